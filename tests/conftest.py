@@ -1,0 +1,90 @@
+"""What every test may use: the checkout, the sample, a browser; and how long Hypothesis tries.
+
+Hypothesis profiles, chosen by HYPOTHESIS_PROFILE:
+    default   random examples, failures kept in .hypothesis/
+    ci        the same examples on every run (chosen by CI=true)
+    soak      twenty times as many examples as each test asks for (`make soak`)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, is_hypothesis_test, settings
+from playwright.sync_api import Browser, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+SOAK_FACTOR = 20
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("soak", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "ci" if IN_CI else "default")
+settings.load_profile(PROFILE)
+
+for name in [name for name in os.environ if name.upper().startswith("TALLYBOOK_")]:
+    del os.environ[name]  # a developer's own settings decide nothing here
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Under the soak profile, multiply the examples of every property, also where it sets them."""
+    if PROFILE != "soak":
+        return
+    functions = {getattr(item.obj, "__func__", item.obj) for item in items if hasattr(item, "obj")}
+    for function in filter(is_hypothesis_test, functions):
+        asked = getattr(function, "_hypothesis_internal_use_settings", settings.default)
+        function._hypothesis_internal_use_settings = settings(
+            asked, max_examples=asked.max_examples * SOAK_FACTOR
+        )
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """The bundled sample: every departure from New York in 2013."""
+    return ROOT / "data" / "flights.csv.gz"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The Chromium on this machine; without one the test is left out, which CI counts a failure."""
+    wanted = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else BROWSERS
+    found = next(filter(None, map(shutil.which, wanted)), None)
+    if found:
+        return Path(found)
+    message = f"needs a browser: no {', '.join(wanted)} on PATH (or name one in CHROMIUM)"
+    if IN_CI:
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Path) -> Iterator[Browser]:
+    """A headless Chromium, one per module.
+
+    Not one per session: while it is open the thread has a running event loop, and an asynchronous
+    test that came later in the same worker could not start its own.
+    """
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=BROWSER_OPTIONS)
+        yield opened
+        opened.close()

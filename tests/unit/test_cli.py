@@ -1,0 +1,227 @@
+"""The command line: words in, files and sentences out."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import get_args
+
+import polars as pl
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from tallybook import cli, core
+from tallybook.types import Period
+
+RIDES = """when,what,paid
+2026-03-01,tea,2.10
+2026-03-02,cake,x
+2026-04-01,tea,0.90
+"""
+COLUMNS = ["--timestamp", "when", "--category", "what", "--amount", "paid"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every command runs in an empty folder with one file of rides."""
+    monkeypatch.chdir(tmp_path)
+    Path("rides.csv").write_text(RIDES)
+    return tmp_path
+
+
+def run(*words):
+    """Run a command; what it says is told apart from how it ends."""
+    return CliRunner().invoke(cli.app, [*map(str, words)])
+
+
+class TestProcess:
+    def test_totals_rejects_and_an_account(self):
+        """The whole of the main job in one command."""
+        result = run("process", "-i", "rides.csv", "-o", "totals.csv", *COLUMNS)
+        assert result.exit_code == 0, result.output
+        assert "3 rows read = 2 accepted + 1 rejected" in result.stdout
+        assert "paid: 1 not a number (first: row 2, 'x')" in result.stdout
+        assert Path("totals.csv").read_text().splitlines() == [
+            "category,total_amount,avg_amount,transaction_count",
+            "tea,3,1.5,2",
+        ]
+        assert Path("totals.rejects.csv").read_text().splitlines()[1:] == [
+            "rides.csv,2,paid,x,not a number"
+        ]
+
+    def test_dates_periods_and_rejects_file(self):
+        """Each option does what its help says."""
+        words = ["--since", "2026-03-01", "--until", "2026-04-01", "--every", "1mo"]
+        result = run(
+            *("process", "-i", "rides.csv", "-o", "t.parquet", "--rejects", "bad.parquet"),
+            *COLUMNS,
+            *words,
+        )
+        assert result.exit_code == 0, result.output
+        totals = pl.read_parquet("t.parquet")
+        assert totals.columns[0] == "period"
+        assert totals["total_amount"].to_list() == [Decimal("2.1")]
+        assert "1 of the accepted are outside the dates" in result.stdout
+        assert pl.read_parquet("bad.parquet")["value"].to_list() == ["x"]
+        assert not Path("t.rejects.csv").exists()
+
+    def test_the_time_zone_moves_days(self):
+        """Local midnight is where a local day begins."""
+        Path("late.csv").write_text("timestamp,category,amount\n2026-03-31T23:00Z,a,1\n")
+        words = ["process", "-i", "late.csv", "-o", "t.csv", "--every", "1mo"]
+        assert run(*words, "--time-zone", "Europe/Berlin").exit_code == 0
+        assert "2026-04-01" in Path("t.csv").read_text()
+
+    def test_plain_text_is_counted(self):
+        """One item a line."""
+        Path("items.txt").write_text("a\nb\na\n")
+        assert run("process", "-i", "items.txt", "-o", "counts.csv").exit_code == 0
+        assert Path("counts.csv").read_text() == "category,transaction_count\na,2\nb,1\n"
+
+    def test_labels_are_looked_up_in_batches(self, monkeypatch: pytest.MonkeyPatch):
+        """As many at a time as the option, else the file, says."""
+        batches = []
+
+        def lookup(batch):
+            batches.append(len(batch))
+            return [label.upper() for label in batch]
+
+        monkeypatch.setattr(core, "external_service", lookup)
+        Path("labels.txt").write_text("a\nb\na\nc\na\n")
+        Path("config.json").write_text('{"batch_size": 2}')
+        words = ["process", "-i", "labels.txt", "-o", "t.json", "--lookup", "-c", "config.json"]
+        assert run(*words).exit_code == 0
+        assert batches == [2, 2, 1]
+        counts = {row["category"]: row["transaction_count"] for row in json.loads(Path("t.json").read_text())}
+        assert counts == {"A": 3, "B": 1, "C": 1}
+        assert run(*words, "-b", "5").exit_code == 0
+        assert batches[3:] == [5]
+
+    def test_the_progress_adds_up(self):
+        """Batches are small, the bar wants the sum."""
+        seen = []
+        tell = cli._adding_up(lambda done, total: seen.append((done, total)))
+        tell(2)
+        tell(3)
+        assert seen == [(2, None), (5, None)]
+
+
+MISTAKES = {
+    "missing file": (["-i", "ride.csv"], "Did you mean 'rides.csv'", 2),
+    "folder": (["-i", "."], "it is a folder", 2),
+    "empty file": (["-i", "empty.csv"], "the file is empty", 2),
+    "header only": (["-i", "header.csv"], "a header but no records", 2),
+    "unknown suffix": (["-i", "rides.xml"], "Known are .csv", 2),
+    "missing column": (["-i", "rides.csv", "--amount", "payd"], "Did you mean 'paid'", 2),
+    "one column twice": (["-i", "rides.csv", "--amount", "timestamp"], "three different", 2),
+    "nothing accepted": (
+        ["-i", "rides.csv", *COLUMNS[:4], "--amount", "what"],
+        "three different columns",
+        2,
+    ),
+    "no number": (["-i", "words.csv"], "not one of 1 rows was accepted", 3),
+    "config missing": (["-i", "rides.csv", "-c", "no.json"], "cannot read no.json", 2),
+    "config broken": (["-i", "rides.csv", "-c", "broken.json"], "broken.json is not JSON", 2),
+    "config no object": (["-i", "rides.csv", "-c", "list.json"], "should hold a JSON object", 2),
+    "config wrong": (["-i", "rides.csv", "-c", "wrong.json"], "batch_size: Input should be", 2),
+    "batch too large": (["-i", "rides.csv", "-b", "2000"], "should not exceed 1000", 2),
+    "batch size 0": (["-i", "rides.csv", "-b", "0"], "--batch-size", 2),
+    "retries": (["-i", "rides.csv", "-r", "11"], "--max-retries", 2),
+    "no date": (["-i", "rides.csv", "--since", "soon"], "--since", 2),
+    "no period": (["-i", "rides.csv", "--every", "fortnight"], "--every", 2),
+    "no zone": (["-i", "rides.csv", "--time-zone", "Europe/Berlim"], "Europe/Berlin", 2),
+    "lookup of a table": (["-i", "rides.csv", "--lookup"], "plain text", 2),
+    "lookup unconfigured": (["-i", "items.txt", "--lookup"], "api_endpoint", 2),
+    "text has no dates": (["-i", "items.txt", "--every", "1d"], "no timestamps", 2),
+    "rejects suffix": (["-i", "rides.csv", "--rejects", "r.xls"], "suffix must be", 1),
+}
+
+
+class TestMistakes:
+    @pytest.mark.parametrize("name", MISTAKES)
+    def test_each_is_one_message_an_exit_code_and_no_file(self, folder: Path, name: str):
+        """An older output stays as it was."""
+        Path("empty.csv").touch()
+        Path("header.csv").write_text("timestamp,category,amount\n")
+        Path("words.csv").write_text("timestamp,category,amount\n2026-01-01,a,b\n")
+        Path("rides.xml").write_text("<rides/>")
+        Path("items.txt").write_text("a\n")
+        Path("broken.json").write_text("{")
+        Path("list.json").write_text("[1]")
+        Path("wrong.json").write_text('{"batch_size": -1}')
+        Path("old.csv").write_text("old")
+        before = set(folder.iterdir())
+        words, message, code = MISTAKES[name]
+        for output in ("old.csv", "new.parquet"):
+            result = run("process", *words, "-o", output)
+            assert result.exit_code == code, result.output
+            assert message in " ".join(result.stderr.replace("│", " ").split())
+            assert "Traceback" not in result.output
+        assert set(folder.iterdir()) == before
+        assert Path("old.csv").read_text() == "old"
+
+    @pytest.mark.parametrize(
+        ("output", "message"),
+        [("totals.xls", "suffix must be"), (".", "suffix must be"), ("no/t.csv", "there is no folder")],
+    )
+    def test_an_output_that_cannot_be_is_known_before_the_work(self, output, message):
+        """Not after an hour."""
+        result = run("process", "-i", "rides.csv", "-o", output, *COLUMNS)
+        assert result.exit_code == 1
+        assert message in result.stderr
+
+    def test_markup_in_names_is_only_text(self):
+        """A file may be called [red]."""
+        result = run("process", "-i", "[red]x[/].csv", "-o", "t.csv")
+        assert "[red]x[/].csv" in result.stderr
+
+
+class TestParameters:
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [(["top"], "found 'top'"), (["=3"], "found '=3'"), (["a=1", "a=2"], "'a' is given twice")],
+    )
+    def test_words_that_are_no_assignment_are_refused(self, words, message):
+        """Before a report is even looked for."""
+        options = [part for word in words for part in ("-p", word)]
+        result = run("report", "run", "category_totals", *options)
+        assert result.exit_code == 2
+        assert message in result.stderr
+
+    def test_a_value_may_hold_an_equals_sign(self):
+        """Only the first one splits."""
+        assert cli._key_values(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
+
+
+class TestHelp:
+    def commands(self, command=None, path=()):
+        command = command or get_command(cli.app)
+        yield path, command
+        for name, child in getattr(command, "commands", {}).items():
+            yield from self.commands(child, (*path, name))
+
+    def test_every_command_shows_an_example(self):
+        """One that can be pasted."""
+        for path, _ in self.commands():
+            result = run(*path, "--help")
+            assert result.exit_code == 0
+            text = " ".join(result.stdout.split())
+            expected = "tallybook demo" if not path else f"tallybook {' '.join(path)}"
+            assert not path or path == ("report",) or f"Example: {expected}" in text
+
+    def test_every_option_has_a_help_text(self):
+        """An option without one is a riddle."""
+        for path, command in self.commands():
+            for parameter in command.params:
+                assert getattr(parameter, "help", "x") or parameter.name == "name", (path, parameter)
+
+    def test_the_periods_are_those_of_the_types(self):
+        """They are written out here so that help needs no heavy import."""
+        literal = get_args(get_args(cli.Every)[0])[0]
+        assert list(get_args(literal)) == [period.value for period in Period]
+
+    def test_the_version_is_the_package_s(self):
+        """`tallybook --version`."""
+        from tallybook import __version__
+
+        assert run("--version").stdout == f"tallybook {__version__}\n"
