@@ -318,7 +318,7 @@ def piece(output: Mapping[str, Any]) -> Piece:
         case _:
             return _shown(output["data"])
 
-# %% ../../nbs/22_page.ipynb #889bae03
+# %% ../../nbs/22_page.ipynb #5d4a43bf
 @dataclass(frozen=True)
 class Code:
     """The source of a code cell, coloured, with its notes; `number` is its place, from 1."""
@@ -348,17 +348,21 @@ def coloured(code: str) -> Markup:
     return _html(highlight(code, PythonLexer(), HtmlFormatter(nowrap=True)))
 
 
-def blocks(cells: Sequence[_Cell]) -> tuple[list[Block], list[Heading]]:
+def blocks(
+    cells: Sequence[_Cell], *, last: int | None = None
+) -> tuple[list[Block], list[Heading]]:
     """Turn cells into what the page shows, and collect the table of contents.
 
     Args:
         cells: Executed cells; empty and raw ones are left out.
+        last: The number of the cell that a failed run reached; prose after it promises results
+            that are not there and is left out.
     """
     anchor = _anchors()
     found: list[Block] = []
     headings: list[Heading] = []
     for number, cell in enumerate(cells, start=1):
-        if cell["cell_type"] == "markdown":
+        if cell["cell_type"] == "markdown" and number <= (last or number):
             text, more = sections(cell["source"], anchor)
             headings += more
             found.append(Block(prose=text))
@@ -457,7 +461,16 @@ def _templates() -> jinja2.Environment:
     environment.filters.update({function.__name__: function for function in filters})
     return environment
 
-# %% ../../nbs/22_page.ipynb #07af59fc
+# %% ../../nbs/22_page.ipynb #824193ed
+def _reached(cells: Sequence[_Cell], manifest: Mapping[str, Any]) -> int | None:
+    """Return the number of the cell at which a run ended early; None where it went through."""
+    if manifest["state"] == "ok":
+        return None
+    ran = (number for number, cell in enumerate(cells, start=1) if cell.get("execution_count"))
+    failed = (manifest.get("error") or {}).get("cell") or 1
+    return max(failed, *ran, 1)
+
+
 def render_page(notebook: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     """Return a run's report as one HTML file that needs nothing else.
 
@@ -471,7 +484,7 @@ def render_page(notebook: Mapping[str, Any], manifest: Mapping[str, Any]) -> str
         whole, and it makes no request.
     """
     lede, cells = opening(notebook["cells"])
-    shown, headings = blocks(cells)
+    shown, headings = blocks(cells, last=_reached(cells, manifest))
     has_charts = any(part.kind == "chart" for block in shown for part in block.pieces)
     scripts = [vega_bundle()] * has_charts + [_asset("report.js")]
     return _templates().get_template("report.html.j2").render(

@@ -312,8 +312,10 @@ def _iso_utc(text: pl.Expr, zone: str) -> pl.Expr:
     wall_clock, offset = _iso_wall_clock(text), _iso_offset(text)
     declared = wall_clock - pl.duration(minutes=offset.fill_null(0))
     in_utc = declared.dt.replace_time_zone("UTC")
-    return in_utc if zone == "UTC" else (
-        pl.when(offset.is_not_null()).then(in_utc).otherwise(_localize(wall_clock, zone))
+    return (
+        in_utc
+        if zone == "UTC"
+        else (pl.when(offset.is_not_null()).then(in_utc).otherwise(_localize(wall_clock, zone)))
     )
 
 # %% ../../nbs/10_schema.ipynb #1d8d8a6d

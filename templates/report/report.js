@@ -130,10 +130,7 @@
 
   addCodeToggle();
   followReading();
-  if (window.vegaEmbed) {
-    document.documentElement.dataset.charts = "drawing";
-    enlivenAll().then(() => { document.documentElement.dataset.charts = "ready"; });
-    dark.addEventListener("change", enlivenAll);
-    onNewWidth(enlivenAll);
-  }
+  enlivenAll().then(() => { document.documentElement.dataset.charts = "ready"; });
+  dark.addEventListener("change", enlivenAll);
+  onNewWidth(enlivenAll);
 })();

@@ -223,8 +223,11 @@ class FaultyApi:
 
     async def _listen(self) -> None:
         self._listening = True
-        opened = await asyncio.start_server(self._connected, sock=self._socket(self.port))
-        self._servers.append(opened)
+        opened = await asyncio.start_server(
+            self._connected, sock=self._socket(self.port), start_serving=False
+        )
+        self._servers.append(opened)  # known before anything can be cancelled
+        await opened.start_serving()
 
     async def _stop_listening(self) -> None:
         """Accept no more; close only when what was just accepted has its handler."""

@@ -10,7 +10,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from tallybook import cli, core
+from tallybook import __version__, cli, core
 from tallybook.types import Period
 
 RIDES = """when,what,paid
@@ -92,7 +92,10 @@ class TestProcess:
         words = ["process", "-i", "labels.txt", "-o", "t.json", "--lookup", "-c", "config.json"]
         assert run(*words).exit_code == 0
         assert batches == [2, 2, 1]
-        counts = {row["category"]: row["transaction_count"] for row in json.loads(Path("t.json").read_text())}
+        counts = {
+            row["category"]: row["transaction_count"]
+            for row in json.loads(Path("t.json").read_text())
+        }
         assert counts == {"A": 3, "B": 1, "C": 1}
         assert run(*words, "-b", "5").exit_code == 0
         assert batches[3:] == [5]
@@ -162,7 +165,11 @@ class TestMistakes:
 
     @pytest.mark.parametrize(
         ("output", "message"),
-        [("totals.xls", "suffix must be"), (".", "suffix must be"), ("no/t.csv", "there is no folder")],
+        [
+            ("totals.xls", "suffix must be"),
+            (".", "suffix must be"),
+            ("no/t.csv", "there is no folder"),
+        ],
     )
     def test_an_output_that_cannot_be_is_known_before_the_work(self, output, message):
         """Not after an hour."""
@@ -213,7 +220,10 @@ class TestHelp:
         """An option without one is a riddle."""
         for path, command in self.commands():
             for parameter in command.params:
-                assert getattr(parameter, "help", "x") or parameter.name == "name", (path, parameter)
+                assert getattr(parameter, "help", "x") or parameter.name == "name", (
+                    path,
+                    parameter,
+                )
 
     def test_the_periods_are_those_of_the_types(self):
         """They are written out here so that help needs no heavy import."""
@@ -222,6 +232,4 @@ class TestHelp:
 
     def test_the_version_is_the_package_s(self):
         """`tallybook --version`."""
-        from tallybook import __version__
-
         assert run("--version").stdout == f"tallybook {__version__}\n"

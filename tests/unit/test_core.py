@@ -259,6 +259,13 @@ class TestLookUp:
             assert min(pauses) < bound * 0.2
             assert bound * 0.8 < max(pauses) <= bound
 
+    @pytest.mark.parametrize(("asked", "pause"), [(0, 0), (7, 7), (3600, 20)])
+    def test_pauses_that_were_asked_for(self, asked, pause):
+        """Retry-After is kept to, up to the time one try may take."""
+        state = RetryCallState(MagicMock(), None, (), {})
+        state.set_exception((core._BusyError, core._BusyError("busy", asked), None))
+        assert core._retry_rules(ProcessingConfig(timeout_seconds=20))["wait"](state) == pause
+
 
 class LabelServer:
     """A look-up service on loopback that answers as it is told to."""
@@ -312,6 +319,14 @@ class TestWebService:
         counts = await asyncio.to_thread(process_data, ["a", "b", "A"], config, API)
         assert counts == {"A": 2, "B": 1}
         assert len(service.requests) == 4
+
+    @pytest.mark.parametrize(("header", "seconds"), [({}, 0), ({"Retry-After": "7"}, 7)])
+    async def test_busy(self, service, header, seconds):
+        """The pause that a service asks for is passed on."""
+        service.answers = [web.Response(status=429, headers=header)]
+        with pytest.raises(ConnectionError) as error:
+            await look_up_categories(["a"])
+        assert error.value.wait_seconds == seconds
 
     async def test_stream(self, service):
         """The same look-up in a stream."""

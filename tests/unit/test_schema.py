@@ -259,7 +259,9 @@ class TestTypedTimestamps:
     def test_naive_times_and_dates_follow_the_declared_zone(self):
         """Skipped hours are rejected here too."""
         zone = {"time_zone": "Europe/Berlin"}
-        assert timestamp(date(2026, 7, 1), pl.Date(), **zone)[0] == datetime(2026, 6, 30, 22, tzinfo=UTC)
+        assert timestamp(date(2026, 7, 1), pl.Date(), **zone)[0] == datetime(
+            2026, 6, 30, 22, tzinfo=UTC
+        )
         skipped = timestamp(datetime(2026, 3, 29, 2, 30), pl.Datetime("us"), **zone)
         assert skipped == (None, Reason.NO_SUCH_TIME.value)
         assert timestamp(None, pl.Date()) == (None, Reason.MISSING.value)
@@ -284,7 +286,9 @@ class TestDeclaration:
     def test_a_missing_column_is_named_with_the_nearest(self):
         """And with what is there."""
         with pytest.raises(SchemaError) as caught:
-            check_columns(RecordSchema(amount="fare"), ["Timestamp", "category", "fares"], source="x")
+            check_columns(
+                RecordSchema(amount="fare"), ["Timestamp", "category", "fares"], source="x"
+            )
         message = str(caught.value)
         assert "'fare'. Did you mean 'fares'?" in message
         assert "'timestamp'. Did you mean 'Timestamp'?" in message

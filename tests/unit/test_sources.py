@@ -10,8 +10,10 @@ import polars as pl
 import pytest
 
 from tallybook.errors import SourceError
+from tallybook.local import SUFFIXES, Format, file_format
+from tallybook.records import BATCH_ROWS
 from tallybook.schema import BROKEN, ROW
-from tallybook.sources import BATCH_ROWS, SUFFIXES, Format, file_format, open_source
+from tallybook.sources import open_source
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -28,10 +30,16 @@ RECORDS = [
 
 def read(path):
     """Return the columns of a source and its records as tuples."""
-    source = open_source(path)
-    frame = pl.concat(source.chunks()).collect()
+    chunks = list(open_source(path).chunks())
+    frame = everything(path)
+    assert {chunk.source for chunk in chunks} == {str(path)}
     assert frame[ROW].to_list() == list(range(1, frame.height + 1))
-    return list(source.dtypes), frame.select(*source.dtypes).rows()
+    return list(chunks[0].dtypes), frame.select(*chunks[0].dtypes).rows()
+
+
+def everything(path):
+    """Return all records of a source in one frame."""
+    return pl.concat(chunk.frame for chunk in open_source(path).chunks()).collect()
 
 
 def csv_text(delimiter=","):
@@ -108,15 +116,17 @@ class TestJson:
         """A torn line, a number, a list."""
         good = json_text(RECORDS[0])
         (tmp_path / "a.ndjson").write_text(f'{good}\n{{"timestamp": "2\n17\n[1]\n')
-        frame = pl.concat(open_source(tmp_path / "a.ndjson").chunks()).collect()
+        frame = everything(tmp_path / "a.ndjson")
         assert frame[BROKEN].to_list() == [None, '{"timestamp": "2', "17", "[1]"]
         (tmp_path / "a.json").write_text(f"[{good}, 17, null]")
-        frame = pl.concat(open_source(tmp_path / "a.json").chunks()).collect()
+        frame = everything(tmp_path / "a.json")
         assert frame[BROKEN].to_list() == [None, "17", "null"]
 
     def test_what_is_no_text_is_written_as_json(self, tmp_path: Path):
         """True, nested values, and numbers that JSON does not have."""
-        (tmp_path / "a.ndjson").write_text('{"a": true, "b": {"c": [1.0, "é"]}, "d": NaN, "e": null}')
+        (tmp_path / "a.ndjson").write_text(
+            '{"a": true, "b": {"c": [1.0, "é"]}, "d": NaN, "e": null}'
+        )
         columns, rows = read(tmp_path / "a.ndjson")
         assert dict(zip(columns, rows[0], strict=True)) == {
             "a": "true",
@@ -130,7 +140,7 @@ class TestJson:
         line = json_text(RECORDS[0]) + "\n"
         (tmp_path / "a.ndjson").write_text(line * (BATCH_ROWS + 10))
         source = open_source(tmp_path / "a.ndjson")
-        heights = [chunk.collect().height for chunk in source.chunks()]
+        heights = [chunk.frame.collect().height for chunk in source.chunks()]
         assert len(heights) > 1
         assert sum(heights) == BATCH_ROWS + 10
         assert read(tmp_path / "a.ndjson")[1][-1] == RECORDS[0]
@@ -156,7 +166,10 @@ MISTAKES = {
         lambda path: path.write_bytes("timestamp,categorié\n".encode("latin-1")),
         r"byte 18 \(0xe9\) is not UTF-8; the file looks like Latin-1",
     ),
-    "wide.csv": (lambda path: path.write_text("a,b\n1,2\n", encoding="utf-16"), "looks like UTF-16"),
+    "wide.csv": (
+        lambda path: path.write_text("a,b\n1,2\n", encoding="utf-16"),
+        "looks like UTF-16",
+    ),
     "latin.csv.gz": (
         lambda path: path.write_bytes(gzip.compress("aé\n1\n".encode("latin-1"))),
         r"byte 1 \(0xe9\)",
@@ -180,7 +193,7 @@ class TestMistakes:
         path = tmp_path / name
         make(path)
         with pytest.raises(SourceError, match=message) as caught:
-            pl.concat(open_source(path).chunks()).collect()
+            everything(path)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
 

@@ -121,7 +121,9 @@ class TestShapes:
 
 
 class TestPeriods:
-    @given(ROWS, st.sampled_from([Period.DAY, Period.WEEK, Period.MONTH, Period.QUARTER, Period.YEAR]))
+    @given(
+        ROWS, st.sampled_from([Period.DAY, Period.WEEK, Period.MONTH, Period.QUARTER, Period.YEAR])
+    )
     def test_rolling_up_hours_is_tallying_anew(self, rows, every):
         """In a zone with two clock changes among them."""
         zone = "America/New_York"
