@@ -9,7 +9,7 @@ BIN := $(ENV)/bin
 HERE := $(shell pwd -P | cksum | cut -d' ' -f1)
 RUNTIME := $(ENV)/runtime-$(HERE)
 DEV := $(ENV)/dev-$(HERE)
-EXACT := schema tally transform params runs schedule
+EXACT := schema judge tally transform params runs schedule
 COMMA := ,
 
 .SILENT:
@@ -26,8 +26,9 @@ help:  ## Show this menu
 report: $(RUNTIME)  ## Run the main report on the bundled sample (another one: REPORT=name)
 	$(BIN)/tallybook report run $(REPORT)
 
-lab: $(LAB)/dev-$(HERE)  ## Open the notebooks in JupyterLab
-	$(LAB)/bin/python -m jupyterlab nbs
+lab: $(LAB)/dev-$(HERE)  ## Open the notebooks in JupyterLab (more options: OPTIONS="--port 9000")
+	$(LAB)/bin/python -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
+		--LabApp.default_url=/lab/tree/nbs $(OPTIONS)
 
 export: $(DEV)  ## Format and clean the notebooks; write pkg/ and README.md from them
 	$(BIN)/ruff format --quiet nbs reports

@@ -3,7 +3,8 @@
     python tools/readme.py write | check
 
 nbdev's own way needs Quarto, which PyPI lacks. A cell that begins with `#| hide` is left out; text
-outputs follow their code; links to files beside the notebook are made to work one folder up.
+outputs follow their code; a drawn chart is written to nbs/images/; links to files beside the
+notebook are made to work one folder up.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "nbs" / "index.ipynb"
 README = ROOT / "README.md"
+IMAGES = NOTEBOOK.parent / "images"
 NOTE = "<!-- Made from nbs/index.ipynb by `make readme`. Edit the notebook. -->\n\n"
 LINK = re.compile(r"(?<=\]\()(?!https?:|#)([^)\s]+)|(?<=src=\")(?!https?:|data:)([^\"]+)")
 
@@ -35,37 +37,61 @@ def fenced(text: str, language: str = "") -> str:
     return f"```{language}\n{text.strip(chr(10))}\n```"
 
 
-def shown(output: dict[str, Any]) -> str:
-    """Return the text of a saved output."""
-    plain = output.get("data", {}).get("text/plain") or output.get("text", [])
-    return fenced("".join(plain)) if plain else ""
+def picture(output: dict[str, Any]) -> str | None:
+    """Return an output's chart as SVG, on a background of its own: a README may be shown dark."""
+    svg = "".join(output.get("data", {}).get("image/svg+xml", []))
+    if not svg:
+        return None
+    background = '<rect width="100%" height="100%" fill="#fcfbf7"/>'
+    return re.sub(r"(<svg[^>]*>)", rf"\1{background}", svg, count=1) + "\n"
 
 
-def blocks(cell: dict[str, Any]) -> list[str]:
-    """Return what a cell contributes to the README."""
+def title(svg: str) -> str:
+    """Return what the chart says it shows: its first text."""
+    found = re.search(r"<text[^>]*>([^<]+)", svg)
+    return found[1] if found else "a chart"
+
+
+def blocks(cell: dict[str, Any], pictures: dict[str, str]) -> list[str]:
+    """Return what a cell contributes to the README; add its charts to `pictures`, by file name."""
     source = "".join(cell["source"])
     if source.startswith("#| hide") or not source.strip():
         return []
     if cell["cell_type"] == "markdown":
         return [LINK.sub(moved, source.strip())]
-    return [fenced(source, "python"), *filter(None, map(shown, cell.get("outputs", [])))]
+    found = [fenced(source, "python")]
+    for output in cell.get("outputs", []):
+        svg = picture(output)
+        plain = output.get("data", {}).get("text/plain") or output.get("text", [])
+        if svg:
+            name = f"readme-{len(pictures) + 1}.svg"
+            pictures[name] = svg
+            found.append(f"![{title(svg)}](nbs/images/{name})")
+        elif plain:
+            found.append(fenced("".join(plain)))
+    return found
 
 
-def readme() -> str:
-    """Return the README's text."""
+def files() -> dict[Path, str]:
+    """Return the README and its pictures as they should be."""
+    pictures: dict[str, str] = {}
     cells = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
-    return NOTE + "\n\n".join(block for cell in cells for block in blocks(cell)) + "\n"
+    text = "\n\n".join(block for cell in cells for block in blocks(cell, pictures))
+    return {README: f"{NOTE}{text}\n"} | {IMAGES / name: svg for name, svg in pictures.items()}
 
 
 def main(command: str = "check") -> int:
     """Write or check; return the exit code."""
-    text = readme()
+    wanted = files()
     if command == "write":
-        README.write_text(text, "utf-8")
-    elif README.read_text("utf-8") != text:
-        print("README.md: not what nbs/index.ipynb says; `make readme` writes it")
-        return 1
-    return 0
+        IMAGES.mkdir(exist_ok=True)
+        for path, text in wanted.items():
+            path.write_text(text, "utf-8")
+        return 0
+    wrong = [p for p, text in wanted.items() if not p.exists() or p.read_text("utf-8") != text]
+    for path in wrong:
+        print(f"{path.relative_to(ROOT)}: not what nbs/index.ipynb says; `make readme` writes it")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ __all__ = ['content_security_policy', 'script_json', 'vega_bundle', 'Heading', '
            'data_uri', 'chart_piece', 'plain', 'piece', 'Code', 'Block', 'coloured', 'blocks', 'when', 'whole', 'size',
            'duration', 'render_page']
 
-# %% ../../nbs/22_page.ipynb #d077630b
+# %% ../../nbs/22_page.ipynb #5d93cf8e
 import base64
 import hashlib
 import json
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +34,8 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from .config import resource_path
+from .errors import OutputError
+from .files import replacing
 
 # %% ../../nbs/22_page.ipynb #40954a94
 def content_security_policy(scripts: Sequence[str]) -> str:
@@ -84,7 +85,7 @@ def script_json(value: object) -> Markup:
         text = text.replace(character, f"\\u{ord(character):04x}")
     return _html(text)
 
-# %% ../../nbs/22_page.ipynb #5baae7b3
+# %% ../../nbs/22_page.ipynb #0fd5f2d5
 def _read_cached(path: Path) -> str | None:
     """Return the text that `_write_cached` left, or None where it is missing or damaged."""
     try:
@@ -98,11 +99,10 @@ def _write_cached(path: Path, text: str) -> None:
     """Put the text and its digest in the cache in one step; do without if that fails."""
     body = text.encode()
     digest = hashlib.sha256(body).hexdigest().encode()
-    with suppress(OSError):
+    with suppress(OSError, OutputError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            file.write(digest + b"\n" + body)
-        Path(file.name).replace(path)
+        with replacing(path) as beside:
+            beside.write_bytes(digest + b"\n" + body)
 
 # %% ../../nbs/22_page.ipynb #521c8c12
 _EXPORT = "window.vegaEmbed = vegaEmbed;"
@@ -122,7 +122,7 @@ def vega_bundle() -> str:
         _write_cached(path, text)
     return text
 
-# %% ../../nbs/22_page.ipynb #67789b66
+# %% ../../nbs/22_page.ipynb #b2829ffb
 _Anchor: TypeAlias = Callable[[dict[str, Any], int], str]
 
 
@@ -174,16 +174,16 @@ class _Wary(mistune.HTMLRenderer):
 def _markdown(*, trusted: bool) -> mistune.Markdown:
     """Return a Markdown converter that frames tables."""
     renderer = mistune.HTMLRenderer(escape=False) if trusted else _Wary()
-    convert = mistune.create_markdown(renderer=renderer, plugins=["table", "footnotes"])
+    convert = mistune.create_markdown(renderer=renderer, plugins=["table"])
     renderer.register("table", _table)
     return convert
 
-# %% ../../nbs/22_page.ipynb #e8acb52c
+# %% ../../nbs/22_page.ipynb #5c2b5487
 def prose(source: str, *, trusted: bool = False) -> Markup:
     r"""Convert Markdown to HTML.
 
     Args:
-        source: Markdown, with tables and footnotes.
+        source: Markdown, with tables.
         trusted: Whether HTML and pictures in it are passed on. Otherwise HTML is escaped, and of a
             picture only its alternative text remains.
 
@@ -461,14 +461,14 @@ def _templates() -> jinja2.Environment:
     environment.filters.update({function.__name__: function for function in filters})
     return environment
 
-# %% ../../nbs/22_page.ipynb #824193ed
+# %% ../../nbs/22_page.ipynb #38fca788
 def _reached(cells: Sequence[_Cell], manifest: Mapping[str, Any]) -> int | None:
     """Return the number of the cell at which a run ended early; None where it went through."""
     if manifest["state"] == "ok":
         return None
     ran = (number for number, cell in enumerate(cells, start=1) if cell.get("execution_count"))
     failed = (manifest.get("error") or {}).get("cell") or 1
-    return max(failed, *ran, 1)
+    return max([failed, *ran])
 
 
 def render_page(notebook: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:

@@ -250,7 +250,7 @@ def _modules_of(notebook: Path) -> list[str]:
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     return list(dict.fromkeys(_IMPORT.findall(code)))
 
-# %% ../../nbs/23_reports.ipynb #b33aa7d1
+# %% ../../nbs/23_reports.ipynb #0b1d42e8
 def _log_to(path: Path) -> None:
     """Write Tallybook's log lines to the run's log."""
     handler = logging.FileHandler(path, encoding="utf-8")
@@ -279,7 +279,7 @@ def _serve_kernel() -> None:
     from ipykernel.kernelapp import IPKernelApp  # noqa: PLC0415
 
     for name in modules:
-        with suppress(ImportError):
+        with suppress(Exception):  # the cell that imports it will say so
             import_module(name)
     kernel: Any = IPKernelApp.instance(connection_file=connection, parent_handle=1)
     kernel.load_config_file = lambda: None
@@ -382,7 +382,7 @@ def _execute(request: _Request, execution: _Execution) -> Exception | None:
             remove_error_markers(execution.notebook)
     return None
 
-# %% ../../nbs/23_reports.ipynb #145c10d1
+# %% ../../nbs/23_reports.ipynb #720cbb18
 @dataclass(frozen=True)
 class _Outcome:
     """How a run ended, and why."""
@@ -394,6 +394,12 @@ class _Outcome:
 
 _CLEAN_EXITS = ("", "0", "None")
 _LAST_LINES = 8
+
+
+def _last_lines(path: Path) -> str:
+    """Return the end of what a process has said."""
+    text = path.read_text("utf-8", "replace") if path.exists() else ""
+    return "\n".join(text.splitlines()[-_LAST_LINES:])
 
 
 def _failure(place: int | None, name: str, text: str, trace: str) -> dict[str, Any]:
@@ -425,8 +431,7 @@ def _of_death(kernel: _Kernel, place: int | None) -> _Outcome:
     where = "before the first cell" if place is None else f"in cell {place + 1}"
     hint = "; the machine may have been out of memory" if code == -signal.SIGKILL else ""
     reason = f"the kernel {how} {where}{hint}"
-    output = kernel.connection.with_name("kernel.log").read_text("utf-8", "replace")
-    last = "\n".join(output.splitlines()[-_LAST_LINES:])
+    last = _last_lines(kernel.connection.with_name("kernel.log"))
     return _Outcome(RunState.KERNEL_DIED, reason, _failure(place, "KernelDied", reason, last))
 
 
@@ -546,7 +551,7 @@ def _places(request: _Request) -> dict[str, str]:
         str(Path.home()): "~",
     }
 
-# %% ../../nbs/23_reports.ipynb #1dd7a94c
+# %% ../../nbs/23_reports.ipynb #e8083bf7
 def _tidy(notebook: NotebookNode, outcome: _Outcome, place: int | None, request: _Request) -> None:
     """Make the executed notebook say how far it came, and nothing about this machine."""
     notebook.metadata.papermill = {"parameters": request.parameters, "version": version("papermill")}
@@ -589,7 +594,7 @@ def _write_bundle(
     manifest["parameters"] = request.parameters
     _tidy(notebook, outcome, place, request)
     with writing(request.folder):
-        shutil.rmtree(request.scratch)
+        shutil.rmtree(request.scratch, ignore_errors=True)
         (work / JOURNAL).unlink(missing_ok=True)
         text = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
         (work / "notebook.ipynb").write_text(text + "\n", "utf-8")
@@ -658,9 +663,10 @@ def _serve_run() -> NoReturn:
             execution.kernel.end()
         os._exit(0)
 
-# %% ../../nbs/23_reports.ipynb #02147a98
+# %% ../../nbs/23_reports.ipynb #2a688804
 _RUN_DIR = "TALLYBOOK_RUN_DIR"
 _START_DIR = "TALLYBOOK_RUN_START_DIR"
+_SETTINGS_DIR = "TALLYBOOK_SETTINGS_DIR"
 _ROUNDS = 200
 
 
@@ -691,9 +697,12 @@ def _end_all(request: _Request, runner: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.01)
 
-# %% ../../nbs/23_reports.ipynb #d23ff5f3
+# %% ../../nbs/23_reports.ipynb #11b3f7a5
 def _environment(request: _Request) -> dict[str, str]:
-    """Return the environment of a run: the caller's, without personal settings of Jupyter."""
+    """Return the environment of a run: the caller's, without personal settings of Jupyter.
+
+    Tallybook's own settings are still those of the folder where the run was asked for.
+    """
     settings = str(request.scratch / "settings")
     names = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
     inherited = {
@@ -704,6 +713,7 @@ def _environment(request: _Request) -> dict[str, str]:
     return {
         **inherited,
         **dict.fromkeys(names, settings),
+        _SETTINGS_DIR: str(Path(os.environ.get(_SETTINGS_DIR, "")).absolute()),
         _RUN_DIR: str(request.work),
         _START_DIR: request.start_dir,
     }
@@ -802,7 +812,7 @@ def _stoppable() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
-# %% ../../nbs/23_reports.ipynb #144fa4bd
+# %% ../../nbs/23_reports.ipynb #4365f7ce
 OnProgress = Callable[[int, int, str], None]
 _GRACE_SECONDS = 60
 
@@ -831,13 +841,14 @@ def _follow(
             late, deadline = True, time.monotonic() + _GRACE_SECONDS
             _send(runner, b"!")
             continue
-        event: dict[str, Any] = json.loads(line) if line else {"ended": "lost"}
+        silence = {"ended": "stuck" if late else "lost"}
+        event: dict[str, Any] = json.loads(line) if line else silence
         if "ended" in event:
             return event
         if on_progress:
             on_progress(event["done"], event["total"], event["what"])
 
-# %% ../../nbs/23_reports.ipynb #188f297e
+# %% ../../nbs/23_reports.ipynb #2be5437e
 @dataclass(frozen=True)
 class RunResult:
     """How a run ended and what it left.
@@ -878,8 +889,8 @@ def _bury(request: _Request, event: Mapping[str, Any]) -> None:
     if event["ended"] == "stuck":
         outcome = _of_deadline(request.timeout_seconds, None)
     else:
-        said = (request.scratch / "runner.log").read_text("utf-8", "replace").strip()
         reason = "the run's process was lost"
+        said = _last_lines(request.scratch / "runner.log")
         outcome = _Outcome(RunState.LOST, reason, _failure(None, "Lost", reason, said))
     _write_bundle(request, outcome, _read_notebook(request), None)
     _appear(request)

@@ -124,8 +124,8 @@
       const passed = heads.filter((head) => head.getBoundingClientRect().top < innerHeight / 3).length;
       links.forEach((link, i) => i === passed - 1 ? link.setAttribute("aria-current", "location") : link.removeAttribute("aria-current"));
     };
-    new IntersectionObserver(mark, { rootMargin: "0px 0px -66% 0px" }).observe(document.querySelector("main"));
-    heads.forEach((head) => new IntersectionObserver(mark, { rootMargin: "0px 0px -66% 0px" }).observe(head));
+    const crossing = new IntersectionObserver(mark, { rootMargin: "0px 0px -66% 0px" });
+    heads.forEach((head) => crossing.observe(head));
   }
 
   addCodeToggle();

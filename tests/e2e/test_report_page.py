@@ -127,7 +127,7 @@ class TestLayout:
         assert overflow(visit(hostile_page, width=360)) == 0
 
     def test_contents(self, visit: Open, report_page: Path) -> None:
-        """Beside the text on a wide screen, folded above it on a phone; every entry leads somewhere."""
+        """Beside the text, or folded above it on a phone; every entry leads somewhere."""
         wide = visit(report_page).page
         expect(wide.locator("nav.wide")).to_be_visible()
         for link in wide.locator("nav.wide a").all():

@@ -206,7 +206,7 @@ class TestParameters:
         result = run(
             "import os\nfrom tallybook.publish import load, record\nrecord('here', os.listdir())",
             "record('there', Path(place).exists())\nrides = load(source)",
-            parameters="from pathlib import Path\nsource: str = ''\nplace: Path = Path('rides.csv')",
+            parameters="from pathlib import Path\nsource: str = ''\nplace = Path('rides.csv')",
             given={"source": "rides.csv"},
         )
         assert result.reason is None
@@ -394,7 +394,7 @@ class TestIsolation:
         """The same notebook runs under papermill alone; then the calls only show."""
         report = write_report(
             tmp_path,
-            "from tallybook.publish import gate, record\nrecord('top', top)\ngate(top == 5, 'it is five')",
+            "from tallybook.publish import gate\ngate(top == 5, 'it is five')",
             parameters="top: int = 10",
         )
         done = tmp_path / "out.ipynb"

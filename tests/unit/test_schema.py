@@ -10,21 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallybook.errors import SchemaError
-from tallybook.schema import (
-    AMOUNT_DIGITS,
+from tallybook.judge import (
     BROKEN,
-    MAX_ROWS,
     ROW,
     Reason,
-    RecordSchema,
     accept,
+    accepted,
     amount_cell,
-    amount_limit,
-    check_columns,
-    compile_cells,
+    category_cell,
+    compile_schema,
     judge,
     reject,
     timestamp_cell,
+)
+from tallybook.schema import (
+    AMOUNT_DIGITS,
+    MAX_ROWS,
+    RecordSchema,
+    Rule,
+    amount_limit,
+    check_columns,
+    read_schema,
 )
 
 
@@ -312,8 +318,10 @@ def records(rows, columns=("timestamp", "category", "amount")):
 
 
 def judged_of(frame, schema=None):
-    cells = compile_cells(schema or RecordSchema(), frame.collect_schema())
-    return judge(frame, cells, source="x.csv"), cells
+    plan = compile_schema(schema or RecordSchema(), frame.collect_schema())
+    unique = schema.unique if schema else None
+    again = ~pl.col(unique).is_first_distinct() if unique else None
+    return judge(frame, plan, "x.csv", again), plan
 
 
 CELL = st.one_of(
@@ -326,35 +334,35 @@ CELL = st.one_of(
 class TestJudging:
     def test_three_broken_rules_are_three_reasons(self):
         """With the cell's own text beside each."""
-        judged, cells = judged_of(records([("soon", " ", "1e99")]))
-        assert reject(judged, cells).collect().rows() == [
+        judged, plan = judged_of(records([("soon", " ", "1e99")]))
+        assert reject(judged, plan).collect().rows() == [
             ("x.csv", 1, "timestamp", "soon", "not a timestamp"),
             ("x.csv", 1, "category", " ", "missing"),
             ("x.csv", 1, "amount", "1e99", "too large"),
         ]
-        assert accept(judged).collect().is_empty()
+        assert accept(judged, plan).collect().is_empty()
 
     def test_the_file_s_own_column_names_stand_in_the_rejects(self):
         """People look a reject up in their file, not in our vocabulary."""
         schema = RecordSchema(timestamp="amount", category="row", amount="source")
         frame = records([("2026-03-01", "a", "x")], ("amount", "row", "source"))
-        judged, cells = judged_of(frame, schema)
-        assert reject(judged, cells).collect()["column"].to_list() == ["source"]
+        judged, plan = judged_of(frame, schema)
+        assert reject(judged, plan).collect()["column"].to_list() == ["source"]
 
     def test_a_broken_record_has_one_reason_and_its_text(self):
         """Its cells are not judged: there are none."""
         frame = records([(None, None, None)]).with_columns(pl.lit("{half").alias(BROKEN))
-        judged, cells = judged_of(frame)
-        assert reject(judged, cells).collect().rows() == [
+        judged, plan = judged_of(frame)
+        assert reject(judged, plan).collect().rows() == [
             ("x.csv", 1, None, "{half", "not a record")
         ]
 
     @given(st.lists(st.tuples(CELL, CELL, CELL), max_size=12))
     def test_every_row_is_accepted_or_has_a_reason_and_never_both(self, rows):
         """The sentence that everything else leans on."""
-        judged, cells = judged_of(records(rows))
-        kept = set(judged.filter("accepted").collect()["row"])
-        turned_away = set(reject(judged, cells).collect()["row"])
+        judged, plan = judged_of(records(rows))
+        kept = set(judged.filter(accepted()).collect()[ROW])
+        turned_away = set(reject(judged, plan).collect()["row"])
         assert kept | turned_away == set(range(1, len(rows) + 1))
         assert not kept & turned_away
 
@@ -362,8 +370,8 @@ class TestJudging:
     def test_a_cell_is_rejected_whatever_stands_beside_it(self, rows):
         """One row's verdict does not depend on another's."""
         together, _ = judged_of(records(rows))
-        verdicts = together.collect()["accepted"].to_list()
-        alone = [judged_of(records([row]))[0].collect()["accepted"].item() for row in rows]
+        verdicts = together.select(accepted()).collect().to_series().to_list()
+        alone = [judged_of(records([row]))[0].select(accepted()).collect().item() for row in rows]
         assert verdicts == alone
 
     def test_reasons_are_a_closed_list(self):

@@ -12,7 +12,7 @@ import pytest
 from tallybook.errors import SourceError
 from tallybook.local import SUFFIXES, Format, file_format
 from tallybook.records import BATCH_ROWS
-from tallybook.schema import BROKEN, ROW
+from tallybook.judge import BROKEN, ROW
 from tallybook.sources import open_source
 
 if sys.version_info >= (3, 14):
