@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +38,15 @@ def fenced(text: str, language: str = "") -> str:
     return f"```{language}\n{text.strip(chr(10))}\n```"
 
 
-def picture(output: dict[str, Any]) -> str | None:
-    """Return an output's chart as SVG, on a background of its own: a README may be shown dark."""
-    svg = "".join(output.get("data", {}).get("image/svg+xml", []))
-    if not svg:
-        return None
-    background = '<rect width="100%" height="100%" fill="#fcfbf7"/>'
-    return re.sub(r"(<svg[^>]*>)", rf"\1{background}", svg, count=1) + "\n"
+def picture(output: dict[str, Any]) -> str:
+    """Return an output's chart as SVG; empty if it has none."""
+    return "".join(output.get("data", {}).get("image/svg+xml", [])).strip()
 
 
 def title(svg: str) -> str:
-    """Return what the chart says it shows: its first text."""
-    found = re.search(r"<text[^>]*>([^<]+)", svg)
-    return found[1] if found else "a chart"
+    """Return what a chart says it shows."""
+    found = re.search(r"aria-label=\"Title text '([^\"]+)'\"", svg)
+    return unescape(found[1]) if found else "a chart"
 
 
 def blocks(cell: dict[str, Any], pictures: dict[str, str]) -> list[str]:
@@ -65,7 +62,7 @@ def blocks(cell: dict[str, Any], pictures: dict[str, str]) -> list[str]:
         plain = output.get("data", {}).get("text/plain") or output.get("text", [])
         if svg:
             name = f"readme-{len(pictures) + 1}.svg"
-            pictures[name] = svg
+            pictures[name] = f"{svg}\n"
             found.append(f"![{title(svg)}](nbs/images/{name})")
         elif plain:
             found.append(fenced("".join(plain)))

@@ -321,7 +321,7 @@ def retry_after_seconds(header: str | None, now: datetime) -> float | None:
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return max(0.0, (aware - now).total_seconds())
 
-# %% ../../nbs/12_fetch.ipynb #388a7897
+# %% ../../nbs/12_fetch.ipynb #0ec6e044
 @dataclass(frozen=True)
 class Territory:
     """Where one fetch may go.
@@ -355,8 +355,10 @@ def territory_of(address: str, limits: FetchLimits) -> Territory:
 def is_home(url: URL, territory: Territory) -> bool:
     """Say whether an address has the user's own origin, or is its https form on the usual ports."""
     home = territory.home
+    if url.raw_host != home.raw_host:
+        return False
     upgraded = (home.scheme, home.port, url.scheme, url.port) == ("http", 80, "https", 443)
-    return url.origin() == home.origin() or (url.raw_host == home.raw_host and upgraded)
+    return upgraded or (url.scheme, url.port) == (home.scheme, home.port)
 
 
 def _check_territory(url: URL, territory: Territory) -> None:

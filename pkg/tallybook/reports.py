@@ -476,8 +476,8 @@ def _judge(
         return _Outcome(RunState.GATE_FAILED, f"check failed: {refused[0]}")
     return outcome
 
-# %% ../../nbs/23_reports.ipynb #b38adabf
-def _plural(note: Mapping[str, Any]) -> dict[str, Any]:
+# %% ../../nbs/23_reports.ipynb #5df7f758
+def _facts(note: Mapping[str, Any]) -> dict[str, Any]:
     """Return a note without its kind."""
     return {name: value for name, value in note.items() if name != "kind"}
 
@@ -494,7 +494,7 @@ def _manifest(
     """Gather what is known about a run."""
     noted: dict[str, list[dict[str, Any]]] = {}
     for note in notes:
-        noted.setdefault(note["kind"], []).append(_plural(note))
+        noted.setdefault(note["kind"], []).append(_facts(note))
     finished = datetime.now(UTC)
     started = datetime.fromisoformat(request.started_at)
     notebook = Path(request.notebook)

@@ -7,6 +7,7 @@
   const looks = JSON.parse(document.getElementById("looks").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const drawn = new WeakMap();
   const refuse = () => Promise.reject(new Error("a report makes no requests"));
 
   /** Vega-Embed's options: no menu, no evaluated code, no requests, our own tooltip style. */
@@ -76,12 +77,14 @@
     const room = figure.clientWidth, tones = toned(spec.config);
     const config = room < PHONE ? narrowed(tones) : tones;
     const themed = titled({ ...spec, config }, room);
+    const embed = async (width) => {
+      drawn.get(figure)?.finalize();
+      drawn.set(figure, await vegaEmbed(stage, sized(themed, width), options));
+    };
     figure.classList.add("is-live");
-    const first = await vegaEmbed(stage, sized(themed, room), options);
+    await embed(room);
     const excess = Math.ceil(stage.querySelector("svg").getAttribute("width") - room);
-    if (excess === 0) return;
-    first.finalize();
-    await vegaEmbed(stage, sized(themed, Math.max(room - excess, room / 3)), options);
+    if (excess !== 0) await embed(Math.max(room - excess, room / 3));
   }
 
   /** Draw, and keep the still picture where that fails. */

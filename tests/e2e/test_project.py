@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -227,3 +228,33 @@ class TestMenu:
         expected = "help lab export check test report bench soak docs dist clean lock"
         assert set(expected.split()) <= menu
         assert told <= menu
+
+
+class TestReadme:
+    def test_commands_print_what_it_shows(self, tmp_path):
+        """Its `tallybook` commands work as written, and print what it says but for the time."""
+        (tmp_path / "data").symlink_to(ROOT / "data")
+        text = (ROOT / "README.md").read_text("utf-8")
+        shown = "\n".join(re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+        sessions = re.findall(r"^\$ (tallybook .+)\n((?:(?!\$ ).*\n)*)", shown, re.MULTILINE)
+        assert sessions
+        for command, expected in sessions:
+            name, *options = shlex.split(command)
+            printed = run(Path(sys.executable).with_name(name), *options, cwd=tmp_path)
+            assert timeless(printed) == timeless(expected)
+
+    def test_its_other_commands_exist(self):
+        """Each `tallybook` command in a block without output has its options."""
+        text = (ROOT / "README.md").read_text("utf-8")
+        commands = re.findall(r"^tallybook .+$", text, re.MULTILINE)
+        assert commands
+        for command in commands:
+            words = [word for word in shlex.split(command) if "=" not in word]
+            asked = [word for word in words if not word.startswith("-")]
+            helped = run(Path(sys.executable).with_name("tallybook"), *asked[1:3], "--help")
+            assert all(word in helped for word in words if word.startswith("-"))
+
+
+def timeless(text: str) -> str:
+    """Return what a command printed, without the seconds that it took."""
+    return re.sub(r"in [\d.]+ s\b", "in a moment", text).strip()

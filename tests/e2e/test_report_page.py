@@ -83,6 +83,17 @@ class TestCharts:
         expect(tooltip).to_contain_text("ExpressJet Airlines Inc.")
         expect(tooltip).to_contain_text("807,324 minutes")
 
+    def test_chosen(self, visit: Open, report_page: Path) -> None:
+        """A click on a bar keeps its line in view and lets the others fade."""
+        page = visit(report_page).page
+        chart = page.locator(LIVE).filter(has=page.locator(".mark-rect")).first
+        lines = chart.locator(".mark-line path")
+        assert {line.get_attribute("opacity") for line in lines.all()} <= {None, "1"}
+        chart.locator(".mark-rect path").first.click()
+        page.mouse.move(0, 0)
+        faded = chart.locator(".mark-line path[opacity='0.15']")
+        expect(faded).to_have_count(lines.count() - 1)
+
     def test_resized(self, visit: Open, report_page: Path) -> None:
         """A narrower window gets narrower charts."""
         page = visit(report_page).page

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from random import Random
 
 import pytest
+from tests.support.faulty_http import FaultyApi, Framing, Misdeed, Plan
 
 from tallybook.errors import FetchError
 from tallybook.fetch import Fault, Timing
@@ -28,7 +29,6 @@ from tallybook.paging import (
     PageNumber,
     api_pages,
 )
-from tests.support.faulty_http import FaultyApi, Framing, Misdeed, Plan
 
 pytestmark = pytest.mark.hypothesis  # so that `make soak` runs this too
 
@@ -78,7 +78,12 @@ def make_pages(dice: Random) -> list[list[str]]:
 
 
 def make_plan(misdeed: Misdeed, pages: int, dice: Random) -> Plan:
-    away = ("http://localhost:9/x", "http://169.254.169.254/latest", "//x.test/", "file:///etc/passwd")
+    away = (
+        "http://localhost:9/x",
+        "http://169.254.169.254/latest",
+        "//x.test/",
+        "file:///etc/passwd",
+    )
     return Plan(
         misdeed=misdeed,
         page=dice.randint(1, pages),
@@ -91,9 +96,11 @@ def make_plan(misdeed: Misdeed, pages: int, dice: Random) -> Plan:
 
 
 def make_source(api: FaultyApi, dice: Random) -> ApiSource:
+    """Return an impatient reader of a slow server, else one whom a busy machine cannot hurry."""
+    hurry = api.plan.misdeed in {Misdeed.SLOW_DRIP, Misdeed.SILENCE}
     limits = ApiLimits(
-        request_timeout_seconds=dice.uniform(0.1, 1.5),
-        deadline_seconds=dice.uniform(0.3, 1.0),
+        request_timeout_seconds=dice.uniform(0.1, 1.5) if hurry else 30,
+        deadline_seconds=dice.uniform(0.3, 1.0) if hurry else 30,
         max_retries=dice.choice([0, 2, 3, 4]),
         backoff_base_seconds=0.002,
         retry_after_cap_seconds=0.01,
@@ -102,7 +109,9 @@ def make_source(api: FaultyApi, dice: Random) -> ApiSource:
         max_bytes=MEGABYTE,
     )
     paging = dice.choice(PAGINGS)
-    return ApiSource(url=api.url, records="items", paging=paging, total_field="total", limits=limits)
+    return ApiSource(
+        url=api.url, records="items", paging=paging, total_field="total", limits=limits
+    )
 
 
 def check_complete(pages: list[Page], api: FaultyApi) -> None:
@@ -114,19 +123,19 @@ def check_complete(pages: list[Page], api: FaultyApi) -> None:
 
 
 async def read_once(misdeed: Misdeed, seed: int) -> Outcome:
-    """Read an API that fails in one way; the answer must be complete, or an error of the right kind."""
+    """Read an API that fails in one way: a complete answer, or an error of the right kind."""
     dice = Random(f"{misdeed}-{seed}")  # noqa: S311 (a seed, not a secret)
     pages = make_pages(dice)
     loop = asyncio.get_running_loop()
     async with FaultyApi(pages, make_plan(misdeed, len(pages), dice)) as api:
         source = make_source(api, dice)
-        start, fault = loop.time(), None
+        start, fault, clear = loop.time(), None, False
         try:
             check_complete([p async for p in api_pages(source, timing=Timing(sleep=api.nap))], api)
         except FetchError as error:
             fault = error.context["fault"]
-            assert fault in EXPECTED_FAULTS[misdeed], error
-            assert api.origin in str(error)
+            clear = fault in EXPECTED_FAULTS[misdeed] and api.origin in str(error)
+        assert fault is None or clear, f"seed {seed}: {fault}"
         return Outcome(fault, loop.time() - start - source.limits.deadline_seconds)
 
 
@@ -137,7 +146,9 @@ async def read_seeds(misdeed: Misdeed) -> list[Outcome]:
         async with permits:
             return await read_once(misdeed, seed)
 
-    return await asyncio.gather(*(read_one(seed) for seed in range(SEEDS)))
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(read_one(seed)) for seed in range(SEEDS)]
+    return [task.result() for task in tasks]
 
 
 @pytest.mark.parametrize("misdeed", EXPECTED_FAULTS)

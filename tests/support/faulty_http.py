@@ -46,6 +46,7 @@ class Misdeed(StrEnum):
     WRONG_DIGEST = "wrong_digest"
     DAMAGED_GZIP = "damaged_gzip"
     LOGIN_PAGE = "login_page"
+    MISSING = "missing"
     NOT_HTTP = "not_http"
 
 
@@ -134,6 +135,8 @@ class FaultyApi:
         open_connections: How many connections are open now.
         most_at_once: The largest number of requests that were being answered at once.
         hold: If set, each request waits for it before it is answered.
+        decorate: May change a good page's headers; gets the page's number and the headers.
+        tasks: The server's own, one for each connection.
     """
 
     pages: list[list[str]]
@@ -143,12 +146,12 @@ class FaultyApi:
     most_at_once: int = 0
     hold: asyncio.Event | None = None
     decorate: Callable[[int, dict[str, str]], None] | None = None
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     _listening: bool = False
     _busy: int = 0
     _left: float = 0
     _refused: int = 0
-    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
@@ -167,9 +170,9 @@ class FaultyApi:
         trace: TracebackType | None,
     ) -> None:
         await self._stop_listening()
-        for task in self._tasks:
+        for task in self.tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self.tasks, return_exceptions=True)
         for writer in self._writers:
             writer.transport.abort()
         await self._pass_rounds()
@@ -195,12 +198,17 @@ class FaultyApi:
         """Return the body of a page; beyond the last one it has no records."""
         last = len(self.pages)
         items = self.pages[page - 1] if 0 < page <= last else []
-        following = f'"{self.page_url(page + 1)}"' if page < last else "null"
-        cursor = f'"{page + 1}"' if page < last else "null"
-        total = sum(map(len, self.pages))
-        return (
-            f'{{"total": {total}, "pages": {last}, "page": {page}, "more": {str(page < last).lower()},'
-            f' "next": {following}, "cursor": {cursor}, "items": [{", ".join(items)}]}}'
+        fields = {
+            "total": sum(map(len, self.pages)),
+            "pages": last,
+            "page": page,
+            "more": "true" if page < last else "false",
+            "next": f'"{self.page_url(page + 1)}"' if page < last else "null",
+            "cursor": f'"{page + 1}"' if page < last else "null",
+            "items": f"[{', '.join(items)}]",
+        }
+        return "".join(
+            ["{", ", ".join(f'"{name}": {text}' for name, text in fields.items()), "}"]
         ).encode()
 
     async def nap(self, _seconds: float) -> None:
@@ -241,7 +249,7 @@ class FaultyApi:
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.append(writer)
-        self._tasks.add(asyncio.create_task(self._serve(reader, writer)))
+        self.tasks.add(asyncio.create_task(self._serve(reader, writer)))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open_connections += 1
@@ -253,9 +261,7 @@ class FaultyApi:
             self.open_connections -= 1
             writer.transport.abort()
 
-    async def _answer_one(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = self._parse(await reader.readuntil(b"\r\n\r\n"))
         self.requests.append(request)
         self._busy += 1
@@ -326,9 +332,11 @@ class FaultyApi:
             case Misdeed.SILENCE:
                 await asyncio.Event().wait()
             case Misdeed.TOO_MANY:
-                await self._later("429 Too Many Requests", writer)
+                await self._empty("429 Too Many Requests", writer)
             case Misdeed.UNAVAILABLE:
-                await self._later("503 Service Unavailable", writer)
+                await self._empty("503 Service Unavailable", writer)
+            case Misdeed.MISSING:
+                await self._empty("404 Not Found", writer)
             case Misdeed.REDIRECT:
                 headers = {"Location": self.plan.location, "Content-Length": "0"}
                 writer.write(_head("302 Found", headers))
@@ -374,7 +382,7 @@ class FaultyApi:
             await asyncio.sleep(DRIP_SECONDS)
         await asyncio.Event().wait()
 
-    async def _later(self, status: str, writer: asyncio.StreamWriter) -> None:
+    async def _empty(self, status: str, writer: asyncio.StreamWriter) -> None:
         headers = {"Content-Length": "0"}
         if self.plan.retry_after:
             headers["Retry-After"] = self.plan.retry_after

@@ -1,7 +1,10 @@
 """The tally: exact, mergeable, in any order."""
 
+import math
+import statistics
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
+from fractions import Fraction
 from itertools import pairwise
 from zoneinfo import ZoneInfo
 
@@ -11,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallybook.errors import ExactnessError, ValidationError
+from tallybook.exact import RELATIVE_ERROR
 from tallybook.schema import MAX_ROWS
-from tallybook.tally import finalize, merge, partial, roll_up
+from tallybook.tally import QUANTILES, finalize, merge, partial, roll_up
 from tallybook.types import Period
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LARGEST = Decimal(10) ** 19 - Decimal("1e-9")
 AMOUNTS = st.decimals(-LARGEST, LARGEST, places=9)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=64).filter(lambda x: abs(x) < 1e300)
 ROWS = st.lists(st.tuples(st.sampled_from("abc"), AMOUNTS, st.integers(0, 24 * 400)), max_size=30)
 
 
@@ -35,6 +40,12 @@ def records(rows):
             "amount": pl.Decimal(38, 9),
         },
     )
+
+
+def measurements(numbers):
+    """Make accepted records of Float64 amounts."""
+    frame = records([("a", Decimal(0), hour) for hour in range(len(numbers))])
+    return frame.with_columns(amount=pl.Series(numbers, dtype=pl.Float64))
 
 
 def by_hand(rows):
@@ -94,6 +105,75 @@ class TestExactness:
         """A Float64 column gives Float64 totals."""
         floats = records([("a", Decimal("0.5"), 0)]).with_columns(pl.col("amount").cast(pl.Float64))
         assert finalize(partial(floats)).schema["total_amount"] == pl.Float64
+
+
+class TestMeasurements:
+    @given(st.lists(FLOATS, min_size=1, max_size=40), st.randoms(use_true_random=False))
+    def test_the_sum_is_the_nearest_float_in_any_order(self, numbers, random):
+        """As `math.fsum` has it, over the whole range of floats."""
+        shuffled = random.sample(numbers, len(numbers))
+        cut = random.randint(0, len(numbers))
+        pieces = [partial(measurements(part)) for part in (shuffled[:cut], shuffled[cut:])]
+        assert merge(*pieces).equals(partial(measurements(numbers)))
+        assert finalize(merge(*pieces))["total_amount"].item() == math.fsum(numbers)
+
+    def test_a_sum_beyond_all_floats_is_refused(self):
+        """Instead of infinity."""
+        with pytest.raises(ExactnessError, match="beyond what Float64 holds"):
+            finalize(partial(measurements([1.7e308, 1.7e308])))
+
+    def test_they_roll_up_like_decimals(self):
+        """By day, then all together."""
+        daily = partial(measurements([0.1, 0.2, 0.3]), Period.DAY)
+        assert finalize(roll_up(daily)).equals(finalize(partial(measurements([0.1, 0.2, 0.3]))))
+
+
+class TestSpread:
+    @given(st.lists(AMOUNTS, min_size=2, max_size=30))
+    def test_the_deviation_is_that_of_python_s_statistics(self, amounts):
+        """Which counts in fractions, without rounding."""
+        totals = finalize(partial(records([("a", x, 0) for x in amounts]), spread=True))
+        expected = float(statistics.stdev(map(Fraction, amounts)))
+        assert math.isclose(totals["std_amount"].item(), expected, rel_tol=1e-14)
+
+    @given(st.lists(st.floats(-1e9, 1e9), min_size=2, max_size=30))
+    def test_the_deviation_of_measurements_is_as_good(self, numbers):
+        """Far from zero, close together: no cancellation."""
+        shifted = [number / 1e9 + 1e6 for number in numbers]
+        totals = finalize(partial(measurements(shifted), spread=True))
+        expected = float(statistics.stdev(map(Fraction, shifted)))
+        assert math.isclose(totals["std_amount"].item(), expected, rel_tol=1e-14)
+
+    @given(st.lists(AMOUNTS, min_size=1, max_size=60))
+    def test_quantiles_are_within_one_per_cent_of_an_amount_of_that_rank(self, amounts):
+        """Whatever the amounts are."""
+        totals = finalize(partial(records([("a", x, 0) for x in amounts]), spread=True))
+        for name, share in QUANTILES.items():
+            true = float(sorted(amounts)[max(1, math.ceil(share * len(amounts))) - 1])
+            assert math.isclose(totals[name].item(), true, rel_tol=RELATIVE_ERROR * 1.001)
+
+    @given(ROWS, st.integers(0, 30))
+    def test_it_merges_like_everything_else(self, rows, cut):
+        """Bit for bit, and with the same totals as without it."""
+        pieces = [partial(records(part), spread=True) for part in (rows[cut:], rows[:cut])]
+        whole = partial(records(rows), spread=True)
+        assert merge(*pieces).equals(whole)
+        plain = finalize(partial(records(rows)))
+        assert finalize(whole).select(plain.columns).equals(plain)
+
+    def test_one_record_has_no_deviation(self):
+        """And its median is itself."""
+        totals = finalize(partial(records([("a", Decimal("12.34"), 0)]), spread=True))
+        assert totals.select("std_amount", "p50_amount").row(0) == (None, 12.34)
+        floats = finalize(partial(measurements([0.5]), spread=True))
+        assert floats.select("std_amount", "p95_amount").row(0) == (None, 0.5)
+
+    def test_by_period_it_is_each_period_s_own(self):
+        """And rolls up to the whole."""
+        rows = records([("a", Decimal(x), 24 * x) for x in (1, 2, 3)])
+        daily = partial(rows, Period.DAY, spread=True)
+        assert finalize(daily)["std_amount"].to_list() == [None] * 3
+        assert finalize(roll_up(daily))["std_amount"].item() == 1.0
 
 
 class TestShapes:

@@ -21,6 +21,7 @@ from tallybook.errors import (
     SourceError,
     ValidationError,
 )
+from tallybook.records import BATCH_ROWS
 from tallybook.schema import RecordSchema
 from tallybook.transform import (
     check_conservation,
@@ -235,6 +236,34 @@ class TestConservation:
         seen: Counter[str] = Counter()
         tally_source(week, on_progress=lambda rows: seen.update(rows=rows))
         assert seen["rows"] == 6
+
+    def test_telling_hands_the_batch_on(self):
+        """Polars calls it from threads of its own, where coverage does not look."""
+        batch, seen = pl.DataFrame({"a": [1, 2]}), []
+        assert transform._telling(seen.append)(batch) is batch
+        assert seen == [2]
+
+
+class TestUniqueIds:
+    def test_an_id_that_repeats_is_a_reject_wherever_it_repeats(self, tmp_path: Path):
+        """In the same batch or a later one; the first is the one that counts."""
+        line = '{{"timestamp": "2026-01-01", "category": "a", "amount": 1, "id": "{}"}}'
+        ids = [*range(BATCH_ROWS + 5), 3, 3, BATCH_ROWS + 1]
+        (tmp_path / "a.ndjson").write_text("\n".join(map(line.format, ids)))
+        schema = RecordSchema(unique="id")
+        rejects = tmp_path / "rejects.parquet"
+        tallied = tally_source(tmp_path / "a.ndjson", schema=schema, rejects_path=rejects)
+        assert counts(tallied) == (len(ids), BATCH_ROWS + 5, 3, 0)
+        assert pl.read_parquet(rejects).select("row", "column", "value", "reason").rows() == [
+            (BATCH_ROWS + 6, "id", "3", "seen before"),
+            (BATCH_ROWS + 7, "id", "3", "seen before"),
+            (BATCH_ROWS + 8, "id", str(BATCH_ROWS + 1), "seen before"),
+        ]
+
+    def test_a_missing_id_repeats_nothing(self, tmp_path: Path):
+        """Whether it may be missing is another rule."""
+        (tmp_path / "a.csv").write_text(f"{HEADER.strip()},id\n2026-01-01,a,1,\n2026-01-01,a,1,\n")
+        assert counts(tally_source(tmp_path / "a.csv", schema=RecordSchema(unique="id")))[1] == 2
 
 
 class TestDates:
