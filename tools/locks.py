@@ -21,10 +21,13 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PROJECT = "pyproject.toml"
 DEV = "requirements-dev.lock"
+SETTINGS: dict[str, Any] = tomllib.loads((ROOT / PROJECT).read_text("utf-8"))
+EXTRAS = [extra for extra in SETTINGS["project"]["optional-dependencies"] if extra != "lab"]
+TESTED = ["--group", "dev", *(option for extra in EXTRAS for option in ("--extra", extra))]
 LOCKS = {  # in this order: the later ones take their versions from the first
-    DEV: [PROJECT, "--group", "dev"],
+    DEV: [PROJECT, *TESTED],
     "requirements.lock": [PROJECT, "--constraints", DEV],
-    "requirements-lab.lock": [PROJECT, "--group", "dev", "--extra", "lab", "--constraints", DEV],
+    "requirements-lab.lock": [PROJECT, *TESTED, "--extra", "lab", "--constraints", DEV],
     "requirements-build.lock": ["--group", "build", "--constraints", DEV],
 }
 
@@ -75,7 +78,7 @@ def stale(digest: str) -> list[str]:
 
 def main(command: str = "check", *extra: str) -> int:
     """Run one of the two commands; return the exit code."""
-    digest = requirements_digest(tomllib.loads((ROOT / PROJECT).read_text("utf-8")))
+    digest = requirements_digest(SETTINGS)
     if command == "make":
         make(digest, list(extra))
         return 0

@@ -39,7 +39,7 @@ import tallybook
 from .errors import ConfigError, ProcessingError, did_you_mean
 
 # %% auto #0
-__all__ = ['LogLevel', 'resource_path', 'DatabaseConfig', 'read_settings', 'AppConfig']
+__all__ = ['LogLevel', 'resource_path', 'DatabaseConfig', 'StorageConfig', 'WebConfig', 'read_settings', 'AppConfig']
 
 # %% ../../nbs/03_config.ipynb #32b567a5
 _PACKAGE = Path(tallybook.__path__[0]).resolve()
@@ -94,6 +94,86 @@ class DatabaseConfig(BaseModel):
     username: str = Field(min_length=1, description="Who signs in.")
     password: SecretStr = Field(description="The password; never shown.")
 
+# %% ../../nbs/03_config.ipynb #b2f27940
+def _http_address(address: str) -> str:
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("should start with http:// or https:// and name a server")
+    if parts.username or parts.password:
+        raise ValueError("should hold no user or password; a key belongs into api_key")
+    return address
+
+
+_HttpAddress = Annotated[str, AfterValidator(_http_address)]
+
+
+class StorageConfig(BaseModel):
+    """How to reach buckets, where the usual environment does not say it.
+
+    Examples:
+        >>> StorageConfig(endpoint="http://127.0.0.1:9000", region="eu-central-1").max_retries
+        5
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    endpoint: _HttpAddress | None = Field(
+        default=None, description="The server of the buckets, if it is not the provider's own."
+    )
+    region: str | None = Field(default=None, description="Where the buckets are, for S3.")
+    access_key_id: SecretStr | None = Field(default=None, description="Who signs in, for S3.")
+    secret_access_key: SecretStr | None = Field(
+        default=None, description="The key for signing, for S3; never shown."
+    )
+    session_token: SecretStr | None = Field(
+        default=None, description="The token of a key that expires, for S3; never shown."
+    )
+    account_name: str | None = Field(default=None, description="Whose containers, for Azure.")
+    account_key: SecretStr | None = Field(
+        default=None, description="The key of that account, for Azure; never shown."
+    )
+    service_account: Path | None = Field(
+        default=None, description="The JSON file of who signs in, for Google."
+    )
+    anonymous: bool = Field(default=False, description="Sign nothing: the buckets are public.")
+    max_retries: int = Field(default=5, ge=0, le=20, description="Tries after the first one.")
+    timeout_seconds: float = Field(
+        default=60, gt=0, allow_inf_nan=False, description="For one request of at most 8 MiB."
+    )
+
+
+class WebConfig(BaseModel):
+    """Where web sources may lead, and what they are told.
+
+    Examples:
+        >>> sorted(WebConfig(allowed_hosts="cdn.example.com, b.example.com:8443").hosts)
+        ['b.example.com:8443', 'cdn.example.com']
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    token: SecretStr | None = Field(
+        default=None, description="Sent as `Authorization: Bearer` to token_host; never shown."
+    )
+    token_host: str | None = Field(
+        default=None, description="The one host, or host:port, that gets the token."
+    )
+    allowed_hosts: str = Field(
+        default="", description="Other hosts that may be followed to, with commas between them."
+    )
+    allow_private: bool = Field(
+        default=False, description="Follow those to private addresses too: true or false."
+    )
+    allow_http: bool = Field(
+        default=False, description="Read from other machines without encryption: true or false."
+    )
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The hosts of `allowed_hosts`."""
+        names = (name.strip().lower() for name in self.allowed_hosts.split(","))
+        return frozenset(filter(None, names))
+
 # %% ../../nbs/03_config.ipynb #349e3bfc
 def read_settings(path: Path) -> dict[str, dict[str, str]]:
     """Read the sections of a settings file as text.
@@ -125,21 +205,12 @@ def read_settings(path: Path) -> dict[str, dict[str, str]]:
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
-# %% ../../nbs/03_config.ipynb #30a37caa
+# %% ../../nbs/03_config.ipynb #4fd71d60
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
 def _upper(level: object) -> object:
     return level.upper() if isinstance(level, str) else level
-
-
-def _http_address(address: str) -> str:
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("should start with http:// or https:// and name a server")
-    if parts.username or parts.password:
-        raise ValueError("should hold no user or password; a key belongs into api_key")
-    return address
 
 
 class AppConfig(BaseSettings):
@@ -170,11 +241,17 @@ class AppConfig(BaseSettings):
     log_level: Annotated[LogLevel, BeforeValidator(_upper)] = Field(
         default="INFO", description="The least important lines that are logged."
     )
-    api_endpoint: Annotated[str, AfterValidator(_http_address)] | None = Field(
+    api_endpoint: _HttpAddress | None = Field(
         default=None, description="The web service that turns raw labels into categories."
     )
     api_key: SecretStr | None = Field(default=None, description="The key that service asks for.")
     database: DatabaseConfig | None = Field(default=None, description="The company database.")
+    storage: StorageConfig = Field(
+        default=StorageConfig(), description="Buckets, beyond what the environment says."
+    )
+    web: WebConfig = Field(
+        default=WebConfig(), description="Web sources: their token, and where they may lead."
+    )
     worker_count: int = Field(default=4, gt=0, description="Processes that work side by side.")
     max_connections: int = Field(
         default=100, gt=0, description="Network connections open at the same time."

@@ -13,6 +13,7 @@ import tomllib
 import zipfile
 from email.parser import Parser
 from importlib.metadata import packages_distributions, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -165,11 +166,12 @@ class TestEditable:
 
 class TestDependencies:
     def test_every_import_is_declared(self):
-        """What the package imports is in pyproject.toml, not there by luck."""
-        declared = {
-            re.split(r"[^\w.-]", need)[0].lower().replace("_", "-")
-            for need in PROJECT["project"]["dependencies"]
-        }
+        """What the package imports is a dependency or an extra, not there by luck."""
+        needs = [
+            *PROJECT["project"]["dependencies"],
+            *chain(*PROJECT["project"]["optional-dependencies"].values()),
+        ]
+        declared = {re.split(r"[^\w.-]", need)[0].lower().replace("_", "-") for need in needs}
         providers = packages_distributions()
         undeclared = {
             f"{path.name}: {module}"

