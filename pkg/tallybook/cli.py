@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from tallybook.types import ProcessingConfig
 
 # %% auto #0
-__all__ = ['CANCELLED', 'P', 'app', 'report_app', 'InputFile', 'OutputFile', 'BatchSize', 'MaxRetries', 'Verbose', 'ConfigFile',
-           'Lookup', 'TimestampColumn', 'CategoryColumn', 'AmountColumn', 'Since', 'Until', 'Every', 'TimeZone',
-           'RejectsFile', 'ReportName', 'Parameters', 'RunsFolder', 'process', 'list_reports_command', 'show_report',
+__all__ = ['CANCELLED', 'P', 'app', 'report_app', 'InputAddress', 'OutputFile', 'BatchSize', 'MaxRetries', 'Verbose',
+           'ConfigFile', 'Lookup', 'SchemaFile', 'TimestampColumn', 'CategoryColumn', 'AmountColumn', 'Since', 'Until',
+           'Every', 'TimeZone', 'Statistics', 'ReplayFile', 'MaxRejects', 'RejectsFile', 'schema_app', 'ReportName',
+           'Parameters', 'RunsFolder', 'process', 'check', 'infer_schema', 'list_reports_command', 'show_report',
            'run_report_command', 'demo', 'main']
 
 # %% ../../nbs/31_cli.ipynb #ba61e11f
@@ -136,11 +137,11 @@ def _options(
     See what it does: `tallybook demo`
     """
 
-# %% ../../nbs/31_cli.ipynb #d1971058
+# %% ../../nbs/31_cli.ipynb #d7e5aa54
 _DAY: Final = ["%Y-%m-%d"]
 
-InputFile = Annotated[
-    Path,
+InputAddress = Annotated[
+    str,
     typer.Option(
         "--input",
         "-i",
@@ -184,9 +185,21 @@ Lookup = Annotated[
         "--lookup", help="Look up the labels of a text file at the configured api_endpoint."
     ),
 ]
-TimestampColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Column of the time.")]
-CategoryColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Column of the category.")]
-AmountColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Column of the amount.")]
+SchemaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--schema", metavar="FILE", help="What the columns mean, as TOML: see `tallybook schema`."
+    ),
+]
+TimestampColumn = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column of the time (timestamp).")
+]
+CategoryColumn = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column of the category (category).")
+]
+AmountColumn = Annotated[
+    str | None, typer.Option(metavar="COLUMN", help="Column of the amount (amount).")
+]
 Since = Annotated[
     datetime | None, typer.Option(formats=_DAY, metavar="DATE", help="First day that counts.")
 ]
@@ -199,8 +212,26 @@ Every = Annotated[
     typer.Option(help="Also split the totals by hour, day, week, month, quarter or year."),
 ]
 TimeZone = Annotated[
-    str,
-    typer.Option(metavar="ZONE", help="Clock of times without an offset, of days and of periods."),
+    str | None,
+    typer.Option(
+        metavar="ZONE", help="Clock of times without an offset, of days and of periods (UTC)."
+    ),
+]
+Statistics = Annotated[
+    bool,
+    typer.Option("--statistics", help="Also standard deviation and quantiles (within 1 %)."),
+]
+ReplayFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--replay", metavar="REJECTS", help="Put values corrected in this file of rejects in place."
+    ),
+]
+MaxRejects = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|P%", help="Fail, and write nothing, when more rows than this are rejected."
+    ),
 ]
 RejectsFile = Annotated[
     Path | None,
@@ -209,62 +240,100 @@ RejectsFile = Annotated[
     ),
 ]
 
-# %% ../../nbs/31_cli.ipynb #8fbeb0bd
+# %% ../../nbs/31_cli.ipynb #7afa25f3
 @app.command()
 @_reported
 def process(
-    input_path: InputFile,
+    input_path: InputAddress,
     output_path: OutputFile,
     batch_size: BatchSize = None,
     max_retries: MaxRetries = None,
     verbose: Verbose = False,
     config_path: ConfigFile = None,
     lookup: Lookup = False,
-    timestamp: TimestampColumn = "timestamp",
-    category: CategoryColumn = "category",
-    amount: AmountColumn = "amount",
+    schema_path: SchemaFile = None,
+    timestamp: TimestampColumn = None,
+    category: CategoryColumn = None,
+    amount: AmountColumn = None,
     since: Since = None,
     until: Until = None,
     every: Every = None,
-    time_zone: TimeZone = "UTC",
+    time_zone: TimeZone = None,
+    statistics: Statistics = False,
     rejects_path: RejectsFile = None,
+    max_rejects: MaxRejects = None,
+    replay: ReplayFile = None,
 ) -> None:
-    """Turn a file of records into totals by category.
+    """Turn records into totals by category.
 
     Every row ends in a total or in the rejects, with its reason.
 
     Example: `tallybook process -i rides.csv -o totals.parquet --amount fare --every 1mo`
     """
     from tallybook.files import check_output
-    from tallybook.transform import OUTPUTS, rejects_beside, tally_source, write_totals
-    from tallybook.types import Period
+    from tallybook.transform import OUTPUTS, rejects_beside, write_totals
 
     started = time.monotonic()
     _set_up_logging(verbose=verbose)
     config = _read_config(config_path, batch_size=batch_size, max_retries=max_retries)
     check_output(output_path, OUTPUTS)
     if lookup:
-        _process_labels(input_path, output_path, config)
+        _process_labels(Path(input_path), output_path, config)
         return
+    schema = _schema(
+        schema_path, timestamp=timestamp, category=category, amount=amount, time_zone=time_zone
+    )
     rejects_file = rejects_path or rejects_beside(output_path)
-    with _progress(f"reading {input_path}") as show:
-        tallied = tally_source(
-            input_path,
-            schema=_schema(
-                timestamp=timestamp, category=category, amount=amount, time_zone=time_zone
-            ),
-            every=Period(every) if every else None,
-            time_zone=time_zone,
-            since=since.date() if since else None,
-            until=until.date() if until else None,
-            rejects_path=rejects_file,
-            on_progress=_adding_up(show),
-        )
+    tallied = _tally(
+        input_path,
+        schema,
+        every=every,
+        since=since,
+        until=until,
+        spread=statistics,
+        max_rejects=max_rejects,
+        rejects_path=rejects_file,
+        replay=replay,
+    )
     totals = write_totals(tallied, output_path)
     _summarize(tallied, time.monotonic() - started)
     _say(f"{totals.height:,} totals in {output_path}")
     if tallied.reasons.height:
         _say(f"rejects in {rejects_file}")
+
+
+def _tally(
+    address: str,
+    schema: RecordSchema,
+    *,
+    every: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    spread: bool = False,
+    max_rejects: str | None = None,
+    rejects_path: Path | None = None,
+    replay: Path | None = None,
+) -> Tallied:
+    """Tally a source and show how far it is."""
+    from tallybook.replay import read_corrections
+    from tallybook.transform import tally_source
+    from tallybook.types import Period
+
+    corrections = read_corrections(replay) if replay else None
+    with _progress(f"reading {address}") as show:
+        return tally_source(
+            address,
+            schema=schema,
+            every=Period(every) if every else None,
+            time_zone=schema.time_zone,
+            since=since.date() if since else None,
+            until=until.date() if until else None,
+            spread=spread,
+            corrections=corrections,
+            max_rejects=max_rejects,
+            rejects_path=rejects_path,
+            on_progress=_adding_up(show),
+        )
 
 
 def _adding_up(show: Callable[[int, int | None], None]) -> Callable[[int], None]:
@@ -302,7 +371,53 @@ def _process_labels(input_path: Path, output_path: Path, config: ProcessingConfi
     write_frame(totals.lazy(), output_path)
     _say(f"{len(labels):,} labels in {totals.height:,} categories in {output_path}")
 
-# %% ../../nbs/31_cli.ipynb #c53760b2
+# %% ../../nbs/31_cli.ipynb #2dd172ab
+schema_app = typer.Typer(help="Propose what the columns of a new file mean.", no_args_is_help=True)
+app.add_typer(schema_app, name="schema")
+
+
+@app.command()
+@_reported
+def check(
+    input_path: InputAddress,
+    schema_path: SchemaFile = None,
+    timestamp: TimestampColumn = None,
+    category: CategoryColumn = None,
+    amount: AmountColumn = None,
+    time_zone: TimeZone = None,
+    max_rejects: MaxRejects = None,
+) -> None:
+    """Say what would happen to a file, and write nothing.
+
+    Ends with exit code 3 when more rows would be rejected than --max-rejects allows.
+
+    Example: `tallybook check -i rides.csv --schema rides.toml --max-rejects 1%`
+    """
+    started = time.monotonic()
+    _set_up_logging(verbose=False)
+    schema = _schema(
+        schema_path, timestamp=timestamp, category=category, amount=amount, time_zone=time_zone
+    )
+    tallied = _tally(input_path, schema, max_rejects=max_rejects)
+    _summarize(tallied, time.monotonic() - started)
+    _say(f"{tallied.totals.height:,} categories; nothing was written")
+
+
+@schema_app.command("infer")
+@_reported
+def infer_schema(
+    input_path: Annotated[str, typer.Argument(metavar="FILE", help="The file to look at.")],
+) -> None:
+    """Propose a schema for a file, as TOML to read, correct and keep.
+
+    Example: `tallybook schema infer rides.csv > rides.toml`
+    """
+    from tallybook.infer import as_toml, propose_schema
+    from tallybook.sources import open_source
+
+    typer.echo(as_toml(propose_schema(open_source(input_path))), nl=False)
+
+# %% ../../nbs/31_cli.ipynb #2e047c4a
 def _set_up_logging(*, verbose: bool) -> None:
     """Configure logging; nothing else in Tallybook does."""
     from tallybook.log import setup_logging
@@ -344,13 +459,16 @@ def _json_object(path: Path | None) -> dict[str, Any]:
     return content
 
 
-def _schema(**declared: str) -> RecordSchema:
+def _schema(path: Path | None = None, **declared: str | None) -> RecordSchema:
+    """Read the schema of a run: the options given, else the file's, else the defaults."""
     import pydantic
 
-    from tallybook.schema import RecordSchema
+    from tallybook.schema import RecordSchema, read_schema
 
+    written = read_schema(path) if path else RecordSchema()
+    given = {name: value for name, value in declared.items() if value is not None}
     try:
-        return RecordSchema(**declared)
+        return RecordSchema.model_validate(written.model_dump() | given)
     except pydantic.ValidationError as error:
         raise ValidationError(_message(error.errors()[0])) from error
 
@@ -358,7 +476,7 @@ def _schema(**declared: str) -> RecordSchema:
 def _message(detail: ErrorDetails) -> str:
     return str(detail["msg"]).removeprefix("Value error, ")
 
-# %% ../../nbs/31_cli.ipynb #05b24600
+# %% ../../nbs/31_cli.ipynb #e603f436
 def _say(line: str) -> None:
     _console().print(_escape(line), soft_wrap=True)
 
@@ -374,6 +492,8 @@ def _summarize(tallied: Tallied, seconds: float) -> None:
     if tallied.note:
         _say(tallied.note)
     _say(f"{read:,} rows read = {accepted:,} accepted + {rejected:,} rejected, in {seconds:.1f} s")
+    if tallied.measured:
+        _say("amounts are measurements (Float64): totals are the nearest floats, not decimals")
     if outside:
         _say(f"{outside:,} of the accepted are outside the dates and in no total")
     if rejected:

@@ -98,7 +98,7 @@ def _number_ways(column: pl.Series) -> list[_Way]:
         ways.append(_Way(declared, _fit(values, column), values))
     return _best(ways)
 
-# %% ../../nbs/15_infer.ipynb #f8483d7b
+# %% ../../nbs/15_infer.ipynb #ac0c952e
 _AMOUNT_NAMES: Final = re.compile(r"amount|amt|total|price|paid|fare|sum|value|betrag|cost", re.I)
 
 
@@ -135,8 +135,8 @@ def propose_schema(source: Source) -> Proposal:
     }
     left = [c for c in head if c.name not in roles.values() and c.name not in times]
     roles["category"] = _category(left, numbers)
-    ways = [times.get(str(roles["timestamp"]), []), numbers.get(str(roles["amount"]), [])]
-    return _proposal(roles, ways)
+    fitting = [times.get(str(roles["timestamp"]), []), numbers.get(str(roles["amount"]), [])]
+    return _proposal(roles, fitting)
 
 
 def _timely(column: pl.Series) -> list[_Way]:

@@ -109,7 +109,75 @@ class TestProcess:
         assert seen == [(2, None), (5, None)]
 
 
+SCHEMA = 'timestamp = "when"\ncategory = "what"\namount = "paid"\n'
+
+
+class TestSchemaAndRejects:
+    def test_a_schema_file_names_the_columns_and_options_win(self):
+        """What is said on the command line is said last."""
+        Path("rides.toml").write_text(SCHEMA.replace("paid", "no such column"))
+        words = ["process", "-i", "rides.csv", "-o", "t.csv", "--schema", "rides.toml"]
+        assert run(*words).exit_code == 2
+        assert run(*words, "--amount", "paid").exit_code == 0
+
+    def test_statistics_add_columns(self):
+        """Standard deviation and quantiles, beside the totals."""
+        words = ["process", "-i", "rides.csv", "-o", "t.parquet", *COLUMNS, "--statistics"]
+        assert run(*words).exit_code == 0
+        assert {"std_amount", "p50_amount"} <= set(pl.read_parquet("t.parquet").columns)
+
+    def test_corrected_rejects_are_replayed(self):
+        """The totals move by exactly that row, and no reject is left."""
+        words = ["process", "-i", "rides.csv", "-o", "t.csv", *COLUMNS]
+        assert run(*words).exit_code == 0
+        rejects = Path("t.rejects.csv")
+        rejects.write_text(rejects.read_text().replace(",x,", ",4.00,"))
+        result = run(*words, "--replay", rejects)
+        assert "3 rows read = 3 accepted + 0 rejected" in result.stdout, result.output
+        assert "cake,4,4.0,1" in Path("t.csv").read_text()
+        assert not rejects.exists()
+
+    def test_too_many_rejects_write_nothing(self, folder: Path):
+        """Exit code 3: a data check said no."""
+        before = set(folder.iterdir())
+        words = ["process", "-i", "rides.csv", "-o", "t.csv", *COLUMNS]
+        result = run(*words, "--max-rejects", "0")
+        assert result.exit_code == 3
+        assert "1 of 3 rows were rejected, and 0 are allowed" in result.stderr
+        assert set(folder.iterdir()) == before
+        assert run(*words, "--max-rejects", "50%").exit_code == 0
+
+    def test_check_says_what_would_happen_and_writes_nothing(self, folder: Path):
+        """The same account, no file."""
+        before = set(folder.iterdir())
+        result = run("check", "-i", "rides.csv", *COLUMNS)
+        assert result.exit_code == 0
+        assert "3 rows read = 2 accepted + 1 rejected" in result.stdout
+        assert run("check", "-i", "rides.csv", *COLUMNS, "--max-rejects", "0").exit_code == 3
+        assert set(folder.iterdir()) == before
+
+    def test_an_inferred_schema_can_be_used_as_it_is(self):
+        """Redirected into a file."""
+        Path("shop.csv").write_text("day;shop;price\n03.04.2026;a;€ 1.234,50\n25.04.2026;a;€ 7\n")
+        result = run("schema", "infer", "shop.csv")
+        assert result.exit_code == 0
+        Path("shop.toml").write_text(result.stdout)
+        assert (
+            run("process", "-i", "shop.csv", "-o", "t.csv", "--schema", "shop.toml").exit_code == 0
+        )
+        assert "a,1241.5," in Path("t.csv").read_text()
+
+    def test_measurements_are_said_to_be_measurements(self):
+        """A float total is not an exact one."""
+        frame = pl.DataFrame({"timestamp": ["2026-01-01"], "category": "a", "amount": [0.5]})
+        frame.write_parquet("m.parquet")
+        assert "measurements (Float64)" in run("check", "-i", "m.parquet").stdout
+
+
 MISTAKES = {
+    "missing schema": (["-i", "rides.csv", "--schema", "no.toml"], "cannot read no.toml", 2),
+    "missing rejects": (["-i", "rides.csv", "--replay", "no.csv"], "cannot read corrections", 2),
+    "no limit": (["-i", "items.txt", "--max-rejects", "few"], "such as 2%", 2),
     "missing file": (["-i", "ride.csv"], "Did you mean 'rides.csv'", 2),
     "folder": (["-i", "."], "it is a folder", 2),
     "empty file": (["-i", "empty.csv"], "the file is empty", 2),
@@ -209,12 +277,12 @@ class TestHelp:
 
     def test_every_command_shows_an_example(self):
         """One that can be pasted."""
-        for path, _ in self.commands():
+        for path, command in self.commands():
             result = run(*path, "--help")
             assert result.exit_code == 0
-            text = " ".join(result.stdout.split())
-            expected = "tallybook demo" if not path else f"tallybook {' '.join(path)}"
-            assert not path or path == ("report",) or f"Example: {expected}" in text
+            if not hasattr(command, "commands"):
+                text = " ".join(result.stdout.split())
+                assert f"Example: tallybook {' '.join(path)}" in text
 
     def test_every_option_has_a_help_text(self):
         """An option without one is a riddle."""
