@@ -42,8 +42,8 @@ check: $(DEV)  ## Notebooks and pkg/ agree; ruff, mypy --strict, import floors, 
 	$(BIN)/python tools/notebooks.py check
 	$(BIN)/python tools/readme.py check
 	$(BIN)/python tools/locks.py check
-	$(BIN)/ruff check --quiet
-	$(BIN)/ruff format --check --quiet
+	$(BIN)/ruff check --quiet --output-format concise
+	$(BIN)/ruff format --check --quiet --output-format concise
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports --no-logo
 

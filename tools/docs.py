@@ -25,7 +25,7 @@ from pygments.lexers import PythonLexer
 ROOT = Path(__file__).parents[1]
 DESTINATION = ROOT / "_docs"
 DIRECTIVE = re.compile(r"^#\|.*\n?", re.MULTILINE)
-NOTEBOOK_LINK = re.compile(r'(href="[^":]*)\.ipynb(?=["#])')
+NOTEBOOK_LINK = re.compile(r'(href="[^":/]*)\.ipynb(?=["#])')  # beside it, not in reports/
 MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")
 
 

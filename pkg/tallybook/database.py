@@ -204,7 +204,7 @@ def _numbered(batches: Iterable[pl.DataFrame], shown: str) -> Iterator[Chunk]:
         yield Chunk(shown, batch.insert_column(0, rows.alias(ROW)).lazy())
         done += batch.height
 
-# %% ../../nbs/13_database.ipynb #db0abc0e
+# %% ../../nbs/13_database.ipynb #da425809
 _AS_IT_IS: Final = (
     "smallint",
     "integer",
@@ -241,7 +241,7 @@ def _postgres_broken(kinds: dict[str, str]) -> str:
         for name, kind in kinds.items()
         if kind in _TIMES
     ]
-    said = f"NULLIF(concat_ws(', ', {', '.join(told)}), '')" if told else "NULL::text"
+    said = f"NULLIF(concat_ws('; ', {', '.join(told)}), '')" if told else "NULL::text"
     return f"{said} AS {quoted(BROKEN)}"
 
 
@@ -380,7 +380,7 @@ def _no_such_table(connection: Any, tables: str, address: DatabaseAddress) -> So
         context={"source": address.shown, "tables": there},
     )
 
-# %% ../../nbs/13_database.ipynb #349b25e7
+# %% ../../nbs/13_database.ipynb #0499420d
 def _sqlite_cell(name: str) -> str:
     """Return the SELECT item that hands a value over as bytes."""
     column = quoted(name)
@@ -410,7 +410,7 @@ def _from_bytes(batch: pl.DataFrame) -> pl.DataFrame:
         for name in batch.columns
     ]
     values = pl.when(pl.all() != "").then(pl.all().str.strip_prefix("="))
-    told = pl.concat_str(broken, separator=", ", ignore_nulls=True)
+    told = pl.concat_str(broken, separator="; ", ignore_nulls=True)
     return texts.select(pl.when(told != "").then(told).alias(BROKEN), values)
 
 

@@ -144,7 +144,7 @@ def _understand(error: Exception) -> Trouble:
         reason = f"{reason} ({said})"
     return Trouble(fault, reason)
 
-# %% ../../nbs/12_fetch.ipynb #da7e4a59
+# %% ../../nbs/12_fetch.ipynb #74e52152
 _SECRET_NAME: Final = re.compile(
     r"key|token|secret|sig|passw|pwd|auth|cred|session|jwt", re.IGNORECASE
 )
@@ -153,9 +153,15 @@ _STARS: Final = "***"
 
 
 def _shown_value(name: str, value: str, secrets: Collection[str]) -> str:
-    known = any(secret in value for secret in secrets)
+    known = _hide(value, secrets) != value
     hide = known or _SECRET_NAME.search(name) or _LOOKS_SECRET.fullmatch(value)
     return _STARS if hide else value
+
+
+def _hide(text: str, secrets: Collection[str]) -> str:
+    for secret in secrets:
+        text = re.sub(re.escape(secret), _STARS, text, flags=re.IGNORECASE)
+    return text
 
 
 def redact_url(url: str | URL, secrets: Collection[str] = ()) -> str:
@@ -175,19 +181,18 @@ def redact_url(url: str | URL, secrets: Collection[str] = ()) -> str:
     except ValueError:
         return _STARS
     query = [(name, _shown_value(name, value, secrets)) for name, value in plain.query.items()]
-    shown = str(plain.with_query(query).with_fragment(None))
-    for secret in secrets:
-        shown = shown.replace(secret, _STARS).replace(URL.build(path=secret).raw_path, _STARS)
-    return shown
+    path = _hide(plain.path, secrets)
+    shown = plain if path == plain.path else plain.with_path(path)
+    return _hide(str(shown.with_query(query).with_fragment(None)), secrets)
 
-# %% ../../nbs/12_fetch.ipynb #8f8593e4
+# %% ../../nbs/12_fetch.ipynb #29b7ca07
 def _fetch_error(
     url: str | URL, trouble: Trouble, tries: int = 1, secrets: Collection[str] = ()
 ) -> FetchError:
-    shown = redact_url(url, secrets)
+    shown, reason = redact_url(url, secrets), _hide(trouble.reason, secrets)
     tried = f" (tried {tries} times)" if tries > 1 else ""
     facts = {"fault": trouble.fault.value, "status": trouble.status, "tries": tries}
-    return FetchError(f"{shown}: {trouble.reason}{tried}", context={"url": shown, **facts})
+    return FetchError(f"{shown}: {reason}{tried}", context={"url": shown, **facts})
 
 
 def _printable(error: Exception, url: str | URL, secrets: Collection[str]) -> BaseException | None:

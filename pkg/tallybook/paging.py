@@ -75,7 +75,7 @@ def parse_json(text: str) -> object:
     """
     return load_json(text, integer=NumberText, fraction=NumberText, constant=NumberText)
 
-# %% ../../nbs/12_paging.ipynb #8c25e517
+# %% ../../nbs/12_paging.ipynb #b73345ea
 def _to_json(value: object) -> str:
     match value:
         case NumberText():
@@ -113,7 +113,8 @@ def record_to_text(record: Mapping[str, object]) -> dict[str, str | None]:
         a nested object are columns `outer.inner`; a list, or an object without members, is JSON.
 
     Raises:
-        ValueError: Two members have the same dotted name, or a text has half a surrogate pair.
+        ValueError: Two members have the same dotted name, or a text has half a surrogate
+            pair in it.
 
     Examples:
         >>> record_to_text(parse_json('{"id": 7, "price": {"value": 1.10}, "tags": [1.0, "x"]}'))
@@ -123,6 +124,7 @@ def record_to_text(record: Mapping[str, object]) -> dict[str, str | None]:
     for name, value in _leaves(record):
         if name in row:
             raise ValueError(f"the name {name!r} occurs twice")
+        name.encode()
         row[name] = _as_text(value)
     return row
 

@@ -243,7 +243,9 @@ def _float_total(limbs: list[int], units: list[int]) -> float:
     try:
         return float_total(limbs, units)
     except OverflowError as error:
-        raise ExactnessError("the sum of these measurements is beyond what Float64 holds") from error
+        raise ExactnessError(
+            "the sum of these measurements is beyond what Float64 holds"
+        ) from error
 
 
 def _standard_deviation(group: pl.DataFrame) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
+import sys
 from copy import deepcopy
 from html import unescape
 from pathlib import Path
@@ -19,6 +20,7 @@ def tool(name: str) -> ModuleType:
     """Load a fresh copy of a script from tools/."""
     spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look their annotations up
     spec.loader.exec_module(module)
     return module
 
@@ -113,15 +115,16 @@ class TestReadme:
         assert list(pictures) == ["readme-1.svg"]
 
 
-class TestDocs:
-    @pytest.fixture(scope="class")
-    def site(self, tmp_path_factory) -> Path:
-        """The rendered pages."""
-        docs = tool("docs")
-        docs.DESTINATION = tmp_path_factory.mktemp("site") / "_docs"
-        docs.main()
-        return docs.DESTINATION
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rendered documentation."""
+    docs = tool("docs")
+    docs.DESTINATION = tmp_path_factory.mktemp("site") / "_docs"
+    docs.main()
+    return docs.DESTINATION
 
+
+class TestDocs:
     def test_every_notebook_has_a_page(self, site):
         """And there is a reference of every public name."""
         expected = {f"{path.stem}.html" for path in (ROOT / "nbs").glob("*.ipynb")}
