@@ -50,7 +50,7 @@ _all_ = ["SavedChart", "chart_png", "chart_spec", "chart_svg", "chart_title", "s
 _all_ += ["dark_config", "light_config", "theme", "use_theme"]
 
 # %% auto #0
-__all__ = ['Write', 'fold_small', 'totals_by_category', 'shares', 'trend', 'overview', 'SavedChart', 'chart_png', 'chart_spec',
+__all__ = ['fold_small', 'totals_by_category', 'shares', 'trend', 'overview', 'SavedChart', 'chart_png', 'chart_spec',
            'chart_svg', 'chart_title', 'save_chart', 'dark_config', 'light_config', 'theme', 'use_theme']
 
 # %% ../../nbs/20_charts.ipynb #b951de26
@@ -234,12 +234,12 @@ def _tone_colour() -> alt.Color:
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
-# %% ../../nbs/20_charts.ipynb #360b423e
+# %% ../../nbs/20_charts.ipynb #2c588458
 _COUNT_WORDS: Final = (
     *("no", "one", "two", "three", "four", "five", "six"),
     *("seven", "eight", "nine", "ten", "eleven", "twelve"),
 )
-Write = Callable[[float], str]
+_Write = Callable[[float], str]
 
 
 def _count_word(count: int) -> str:
@@ -260,7 +260,7 @@ def _who(names: Sequence[str], everyone: bool, opening: str) -> str:
     return crowd if opening else _capital(crowd)
 
 
-def _leader(drawn: pl.DataFrame, measure: str, write: Write, opening: str = "") -> str:
+def _leader(drawn: pl.DataFrame, measure: str, write: _Write, opening: str = "") -> str:
     """Say which category comes first, and with what."""
     first = float(drawn["value"].to_list()[0])
     ties = drawn.filter(pl.col("value") == first)["category"].to_list()
@@ -286,7 +286,7 @@ def _listed(said: pl.Series, most: int = 5) -> str:
     return "; ".join(texts)
 
 
-def _writer(values: Iterable[float], unit: str) -> Write:
+def _writer(values: Iterable[float], unit: str) -> _Write:
     """Write the numbers of one chart with their unit, for a sentence."""
     write = number_format(values)
     return lambda value: with_unit(write(value), unit)
@@ -923,7 +923,7 @@ def _lines(rows: pl.DataFrame, every: Period, unit: str, measure: str) -> alt.La
     ]
     return alt.LayerChart(layer=layers, height=_HEIGHT)
 
-# %% ../../nbs/20_charts.ipynb #f88a7ddf
+# %% ../../nbs/20_charts.ipynb #783a7945
 _MOST_LIT: Final = len(TONES) - 1
 
 
@@ -939,7 +939,7 @@ def _highest(totals: pl.DataFrame, among: Sequence[str]) -> str:
     """Return the category with the highest total in any period, the earliest of equals."""
     known = totals.filter(pl.col("category").is_in(among))
     by_height = known.sort("total_amount", "period", "category", descending=[True, False, False])
-    return str(by_height["category"][0])
+    return str(next(iter(by_height["category"]), among[0]))
 
 
 def _lit(
@@ -965,7 +965,7 @@ def _lit(
 def _tones(names: Iterable[str], lit: Sequence[str]) -> dict[str, str]:
     return {name: TONES[lit.index(name)] if name in lit else TONES[-1] for name in names}
 
-# %% ../../nbs/20_charts.ipynb #1b448860
+# %% ../../nbs/20_charts.ipynb #8694388d
 def _by_period(totals_by_period: pl.DataFrame) -> pl.DataFrame:
     """Return the totals that are known; the others come back as gaps."""
     known = _checked(totals_by_period, "period").drop_nulls("total_amount")
@@ -973,7 +973,7 @@ def _by_period(totals_by_period: pl.DataFrame) -> pl.DataFrame:
     return known
 
 
-def _peak_title(rows: pl.DataFrame, every: Period, measure: str, write: Write) -> str:
+def _peak_title(rows: pl.DataFrame, every: Period, measure: str, write: _Write) -> str:
     """Say which line reaches highest, when, and how high."""
     step, known = _STEPS[every], rows.drop_nulls("value")
     peak = _high_point(known)
@@ -997,7 +997,7 @@ def _grey_note(grey: int, folded: int) -> str:
     return f" Grey: {' and '.join(said)}." if grey else ""
 
 
-def _travels(rows: pl.DataFrame, write: Write) -> str:
+def _travels(rows: pl.DataFrame, write: _Write) -> str:
     """Say where each highlighted line starts and ends."""
     lit = rows.filter(pl.col("tone") != "grey").drop_nulls("value").sort("rank", "when")
     lines = lit.partition_by("rank", maintain_order=True)

@@ -80,7 +80,11 @@ def open_workbook(name: str, file: Plain, options: ReadOptions) -> Source:
         raise unreadable(name, f"unpacked it has {size >> 20:,} MiB. Save the sheet as CSV")
     try:
         sheet = _sheet_text(view(file).read(), options.sheet)
-    except (fastexcel.FastExcelError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except (
+        fastexcel.FastExcelError,
+        pl.exceptions.PolarsError,
+        pl.exceptions.PanicException,
+    ) as error:
         raise unreadable(name, _reason(error)) from error
     cells = sheet.filter(~pl.all_horizontal(pl.all().is_null()))
     if not cells.height:
@@ -119,4 +123,8 @@ def _under_header(cells: pl.DataFrame) -> pl.LazyFrame:
     names = column_names(name or "" for name in cells.row(0))
     records = cells.slice(1).rename(dict(zip(cells.columns, names, strict=True)))
     nothing = pl.lit(None, dtype=pl.String).alias(BROKEN)
-    return records.with_row_index(ROW, offset=1).lazy().with_columns(pl.col(ROW).cast(pl.Int64), nothing)
+    return (
+        records.with_row_index(ROW, offset=1)
+        .lazy()
+        .with_columns(pl.col(ROW).cast(pl.Int64), nothing)
+    )

@@ -90,7 +90,7 @@ def _format_of(path: Path, options: ReadOptions) -> Format:
         return Format.CSV
     return file_format(path)
 
-# %% ../../nbs/13_local.ipynb #ac565392
+# %% ../../nbs/13_local.ipynb #8ca37947
 def _open_items(name: str, file: Plain) -> Source:
     check_lines(name, file)
     with reading_text(name, file), file.scanned() as scanned:
@@ -104,7 +104,7 @@ def _open_items(name: str, file: Plain) -> Source:
 def _proved(name: str, file: Plain, chunk: Chunk) -> Iterator[Chunk]:
     """Pass on a chunk of text after making sure that it can be read to its end."""
     with reading_text(name, file):
-        chunk.frame.select(pl.col("line").len()).collect(engine="streaming")
+        chunk.frame.select(pl.col("line").str.len_bytes().max()).collect(engine="streaming")
     yield chunk
 
 
@@ -141,7 +141,12 @@ def open_file(path: Path, options: ReadOptions | None = None) -> Source:
     check_file(path)
     kind = _format_of(path, declared)
     encoding = "utf-8" if kind in _UNPACKED else declared.encoding
-    return _open(str(path), open_plain(path, encoding), kind, declared)
+    return _open(_spoken(path), open_plain(path, encoding), kind, declared)
+
+
+def _spoken(path: Path) -> str:
+    """Return a path as text that can be written, also where its name is not UTF-8."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 # %% ../../nbs/13_local.ipynb #43969834
 STANDARD_INPUT: Final = "-"

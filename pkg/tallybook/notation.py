@@ -72,7 +72,7 @@ def open_ndjson(name: str, file: Plain) -> Source:
         raise unreadable(name, "none of its first lines is a JSON object")
     return Source(name, lambda: _line_chunks(name, file, columns))
 
-# %% ../../nbs/13_notation.ipynb #399beae4
+# %% ../../nbs/13_notation.ipynb #5dd0a317
 _ANY: Final = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str)
 _SPACE: Final = " \t\r\n"
 
@@ -129,7 +129,7 @@ def items(file: TextIO) -> Iterator[str]:
     """
     text = _Text(file)
     if text.skip(0) != "[":
-        raise ValueError("it holds no JSON array of records")
+        raise ValueError("there is no [ at its start")
     after = text.skip(1)
     while after != "]":
         yield _item(text)

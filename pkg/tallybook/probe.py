@@ -14,7 +14,7 @@ import polars as pl
 # %% auto #0
 __all__ = ['read_through', 'main', 'first_damaged']
 
-# %% ../../nbs/13_probe.ipynb #fb118ab4
+# %% ../../nbs/13_probe.ipynb #d3e46a01
 def read_through(kind: str, address: str) -> None:
     """Decode a whole file and forget it.
 
@@ -34,15 +34,19 @@ def main() -> None:
     """Read through the files named in the arguments: kinds and paths in turn."""
     words = iter(sys.argv[1:])
     for number, (kind, address) in enumerate(zip(words, words, strict=True)):
-        print(number, end=" ", flush=True)
+        _say(f"{number} ")
         try:
             read_through(kind, address)
         except BaseException as error:  # a panic is no Exception
-            print(str(error).partition("\n")[0] or type(error).__name__, flush=True)
+            _say(str(error).partition("\n")[0] or type(error).__name__)
             raise SystemExit(1) from error
-    print("fine", flush=True)
 
-# %% ../../nbs/13_probe.ipynb #cf840256
+
+def _say(words: str) -> None:
+    sys.stdout.write(words)
+    sys.stdout.flush()
+
+# %% ../../nbs/13_probe.ipynb #4d3597a3
 def first_damaged(
     files: Iterable[tuple[str, str]], descriptors: Iterable[int] = ()
 ) -> tuple[int, str] | None:
@@ -58,7 +62,7 @@ def first_damaged(
     """
     words = [word for file in files for word in file]
     command = [sys.executable, "-c", "from tallybook.probe import main; main()", *words]
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603
         command, capture_output=True, text=True, check=False, pass_fds=tuple(descriptors)
     )
     *begun, last = done.stdout.split(" ", len(words) // 2) if done.stdout else ["0", ""]

@@ -60,7 +60,7 @@ class Source:
     note: str = ""
     items: bool = False
 
-# %% ../../nbs/13_records.ipynb #4bc18181
+# %% ../../nbs/13_records.ipynb #269820c6
 class Format(StrEnum):
     """How a file's content is laid out."""
 
@@ -97,7 +97,7 @@ Encoding = Annotated[str, AfterValidator(_check_encoding)]
 
 
 class ReadOptions(BaseModel):
-    """What is declared about a file, where finding out would be a guess.
+    """What is declared about a source, where finding out would be a guess.
 
     Examples:
         >>> ReadOptions(delimiter="tab", encoding="latin-1").delimiter
@@ -114,6 +114,9 @@ class ReadOptions(BaseModel):
     sheet: str | None = Field(None, description="The sheet of a workbook; by default the first.")
     trusted: bool = Field(
         default=False, description="Read Parquet and Arrow files without trying them out first."
+    )
+    parameters: tuple[object, ...] = Field(
+        (), description="Values for the placeholders of a database query, bound and never pasted."
     )
 
 # %% ../../nbs/13_records.ipynb #8380b650

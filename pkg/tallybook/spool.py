@@ -78,7 +78,7 @@ def _why(error: BaseException) -> str:
     first_line = str(error).partition("\n")[0] or type(error).__name__
     return f"{first_line}. The file may be damaged or of another format"
 
-# %% ../../nbs/13_spool.ipynb #620a7730
+# %% ../../nbs/13_spool.ipynb #69bd2839
 def check_file(path: Path) -> None:
     """Raise unless there is a readable file with something in it, or a pipe.
 
@@ -90,8 +90,7 @@ def check_file(path: Path) -> None:
         if path.is_dir():
             raise unreadable(path, "it is a folder, not a file")
         if not path.exists():
-            there = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise unreadable(path, f"there is no such file.{did_you_mean(path.name, there)}")
+            raise unreadable(path, _missing(path))
         if path.is_fifo():
             return
         if not path.is_file():
@@ -99,13 +98,20 @@ def check_file(path: Path) -> None:
         if not path.stat().st_size:
             raise unreadable(path, "the file is empty")
 
-# %% ../../nbs/13_spool.ipynb #3c779528
+
+def _missing(path: Path) -> str:
+    if path.is_symlink():
+        return "it is a link to nothing"
+    there = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    return f"there is no such file.{did_you_mean(path.name, there)}"
+
+# %% ../../nbs/13_spool.ipynb #15c1cfc7
 PACKED: Final = (".gz", ".zst", ".zip")
 _MAGIC: Final = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}
 
 
 @contextmanager
-def _unpacked(packed: IO[bytes], suffix: str) -> Iterator[IO[bytes]]:
+def _unpacked(name: str, packed: IO[bytes], suffix: str) -> Iterator[IO[bytes]]:
     """Open what a file holds: unpacked when the suffix says that it is packed."""
     if suffix == ".gz":
         with gzip.open(packed, "rb") as file:
@@ -114,19 +120,19 @@ def _unpacked(packed: IO[bytes], suffix: str) -> Iterator[IO[bytes]]:
         with zstd.open(packed, "rb") as file:
             yield cast(IO[bytes], file)
     elif suffix == ".zip":
-        with zipfile.ZipFile(packed) as archive, archive.open(_only_member(archive)) as file:
+        with zipfile.ZipFile(packed) as archive, archive.open(_only_member(name, archive)) as file:
             yield file
     else:
         yield packed
 
 
-def _only_member(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+def _only_member(name: str, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) != 1:
         names = ", ".join(repr(member.filename) for member in members[:3]) or "nothing"
-        raise zipfile.BadZipFile(f"it holds {len(members)} files ({names}), not exactly one")
+        raise unreadable(name, f"it holds {len(members)} files ({names}), not exactly one")
     if members[0].flag_bits & 1:
-        raise zipfile.BadZipFile("its member is encrypted")
+        raise unreadable(name, "what it holds is encrypted")
     return members[0]
 
 
@@ -137,7 +143,7 @@ def member_name(path: Path) -> str:
         SourceError: When it is no archive, or holds none or several files.
     """
     with reading(path), zipfile.ZipFile(path) as archive:
-        return _only_member(archive).filename
+        return _only_member(str(path), archive).filename
 
 # %% ../../nbs/13_spool.ipynb #be4bac8a
 @dataclass(frozen=True, eq=False)
@@ -167,7 +173,7 @@ def _keep(file: IO[bytes]) -> Plain:
     weakref.finalize(plain, os.close, plain.descriptor)
     return plain
 
-# %% ../../nbs/13_spool.ipynb #1e661a11
+# %% ../../nbs/13_spool.ipynb #42c29fcf
 _PIECE: Final = 1 << 20
 
 
@@ -224,7 +230,7 @@ def spool(name: str, content: io.BufferedReader, suffix: str, encoding: str = "u
     with reading(name), tempfile.TemporaryFile(dir=_spool_folder()) as spooled:
         packing = suffix if suffix in PACKED else _sniffed(content)
         try:
-            with _unpacked(content, packing) as unpacked:
+            with _unpacked(name, content, packing) as unpacked:
                 _copy(unpacked, spooled, encoding)
         except UnicodeError as error:
             raise unreadable(name, f"its text is not {encoding}: {_plain_reason(error)}") from error
@@ -303,9 +309,7 @@ def check_lines(name: str, file: Plain) -> None:
     while size - start > LONGEST:
         end = _last_line_end(file, start)
         if end < start:
-            raise unreadable(
-                name, f"the line at byte {start:,} is longer than {LONGEST >> 20} MiB"
-            )
+            raise unreadable(name, f"the line at byte {start:,} is longer than {LONGEST >> 20} MiB")
         start = end + 1
 
 

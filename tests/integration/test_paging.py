@@ -128,7 +128,7 @@ class TestStyles:
         async with FaultyApi([PAGES[0], [], PAGES[2]]) as api:
             error = await read_error(api, paging=PageNumber())
         assert error.context["fault"] == Fault.BAD_PAGING
-        assert str(error).endswith("page=3: this page has records, the one before is empty")
+        assert str(error).endswith("page=3: page 2 is not full, so records before page 3 are lost")
 
 
 class TestNotAll:
@@ -156,6 +156,14 @@ class TestNotAll:
         async with FaultyApi(pages) as api:
             error = await read_error(api, **options)
         assert reason in str(error)
+
+    @pytest.mark.parametrize("depth", [900, 100_000])
+    async def test_nesting_without_bottom(self, depth):
+        """An error of ours, whether the parser or the search for lists gives up."""
+        deep = '{"a": ' * depth + "1" + "}" * depth
+        async with FaultyApi([[deep]]) as api:
+            error = await read_error(api, records="nothing")
+        assert error.context["fault"] in {Fault.NOT_JSON, Fault.NOT_RECORDS}
 
     async def test_a_link_header_that_is_missing(self):
         """Then the body's own `next` is a sign of more."""

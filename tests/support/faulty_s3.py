@@ -30,7 +30,7 @@ from tallybook.config import StorageConfig
 
 HOST = "127.0.0.1"
 BUCKET = "shop"
-SECRET = "hunter2hunter2hunter2"
+SECRET = "hunter2hunter2hunter2"  # noqa: S105
 _SIGNED = {  # moto reads who signed, and does not check the signature
     "Authorization": "AWS4-HMAC-SHA256 Credential=ada/20260101/us-east-1/s3/aws4_request, "
     "SignedHeaders=host, Signature=0"
@@ -48,7 +48,7 @@ class Misdeed(StrEnum):
     SLOW = "slow"
     CUT_OFF = "cut_off"
     SHORT = "short"
-    BAD_TOKEN = "bad_token"
+    REFUSED_TOKEN = "refused_token"  # noqa: S105
     NOT_S3 = "not_s3"
 
 
@@ -189,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self._send(404, b"<Error><Code>NoSuchKey</Code></Error>")
                 case Misdeed.UNAVAILABLE:
                     self._send(503, b"<Error><Code>SlowDown</Code></Error>")
-                case Misdeed.BAD_TOKEN:
+                case Misdeed.REFUSED_TOKEN:
                     token = self.headers.get("x-amz-security-token", "")
                     self._send(400, f"<Error><Token-0>{token}</Token-0></Error>".encode())
                 case Misdeed.NOT_S3:

@@ -112,6 +112,30 @@ class TestProcess:
 SCHEMA = 'timestamp = "when"\ncategory = "what"\namount = "paid"\n'
 
 
+class TestSources:
+    def test_standard_input_is_a_dash(self):
+        """In a pipe, nothing needs a name."""
+        words = ["process", "-i", "-", "-o", "t.csv", *COLUMNS]
+        result = CliRunner().invoke(cli.app, words, input=RIDES)
+        assert "3 rows read = 2 accepted + 1 rejected" in result.stdout, result.output
+
+    def test_many_files_are_one_source(self):
+        """A glob adds up, and each reject names its own file."""
+        Path("rides2.csv").write_text(RIDES)
+        result = run("process", "-i", "rides*.csv", "-o", "t.csv", *COLUMNS)
+        assert "6 rows read = 4 accepted + 2 rejected" in result.stdout, result.output
+        assert "rides2.csv,2,paid" in Path("t.rejects.csv").read_text()
+
+    def test_what_is_declared_about_a_file_is_used(self):
+        """A delimiter that no header gives away, and an old encoding."""
+        Path("old.txt").write_bytes(
+            "timestamp;category;amount\n2026-01-01;Café;5\n".encode("cp1252")
+        )
+        words = ["--format", "csv", "--encoding", "cp1252", "--delimiter", ";"]
+        assert run("process", "-i", "old.txt", "-o", "t.csv", *words).exit_code == 0
+        assert "Café,5" in Path("t.csv").read_text()
+
+
 class TestSchemaAndRejects:
     def test_a_schema_file_names_the_columns_and_options_win(self):
         """What is said on the command line is said last."""
@@ -179,7 +203,9 @@ MISTAKES = {
     "missing rejects": (["-i", "rides.csv", "--replay", "no.csv"], "cannot read corrections", 2),
     "no limit": (["-i", "items.txt", "--max-rejects", "few"], "such as 2%", 2),
     "missing file": (["-i", "ride.csv"], "Did you mean 'rides.csv'", 2),
-    "folder": (["-i", "."], "it is a folder", 2),
+    "empty folder": (["-i", "folder"], "folder", 2),
+    "no such encoding": (["-i", "rides.csv", "--encoding", "utf-9"], "--encoding: no encoding", 2),
+    "no such format": (["-i", "rides.csv", "--format", "docx"], "--format: Input should be", 2),
     "empty file": (["-i", "empty.csv"], "the file is empty", 2),
     "header only": (["-i", "header.csv"], "a header but no records", 2),
     "unknown suffix": (["-i", "rides.xml"], "Known are .csv", 2),
@@ -213,6 +239,7 @@ class TestMistakes:
     def test_each_is_one_message_an_exit_code_and_no_file(self, folder: Path, name: str):
         """An older output stays as it was."""
         Path("empty.csv").touch()
+        Path("folder").mkdir()
         Path("header.csv").write_text("timestamp,category,amount\n")
         Path("words.csv").write_text("timestamp,category,amount\n2026-01-01,a,b\n")
         Path("rides.xml").write_text("<rides/>")

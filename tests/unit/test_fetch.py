@@ -131,7 +131,7 @@ class TestRedactUrl:
         ],
     )
     def test_what_is_shown(self, url, shown):
-        """Secrets are stars; all that is harmless stays, so that a page can be told from another."""
+        """Secrets are stars; what is harmless stays, so that pages can be told apart."""
         assert redact_url(url) == (shown or url)
 
     @given(
@@ -352,7 +352,7 @@ class FixedNames(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        pass
+        self.answers.clear()
 
 
 class TestGuardedResolver:
@@ -387,6 +387,12 @@ class TestGuardedResolver:
         assert caught.value.fault is Fault.NOT_ALLOWED
         found = await self.guarded("10.0.0.1", allow_private=True).resolve("away.test")
         assert found[0]["host"] == "10.0.0.1"
+
+    async def test_close(self):
+        """What is inside is closed too."""
+        inner = FixedNames("8.8.8.8")
+        await fetch._GuardedResolver(Territory(URL("http://home.test/")), inner).close()
+        assert inner.answers == []
 
 
 class TestDecompress:

@@ -31,6 +31,7 @@ from tallybook.paging import (
     SinglePage,
     next_urls,
     parse_json,
+    parse_page,
     record_to_text,
 )
 
@@ -44,14 +45,11 @@ values = st.recursive(
 )
 
 
-def sheet_of(
-    body: str, *, link: str | None = None, records: str = "items", sha: str = "a"
-) -> Sheet:
+def sheet_of(text: str, *, link: str | None = None, sha: str = "a") -> Sheet:
     """Return a sheet as if this body had been fetched."""
-    document = parse_json(body)
-    found = paging._records(document, records)
     next_link = None if link is None else URL(link)
-    return Sheet(FIRST, Answer(FIRST, document, Proof.LENGTH, len(body), sha, next_link), found)
+    body = parse_page(text, "items")
+    return Sheet(FIRST, Answer(FIRST, body, Proof.LENGTH, len(text), sha, next_link))
 
 
 def api(**options) -> ApiSource:
@@ -360,8 +358,15 @@ class TestDoubt:
     def test_offsets_with_a_short_page(self):
         """The last page may be short, no other."""
         self.accept(api(paging=self.OFFSET), self.TWO, self.ONE, self.NONE)
-        with pytest.raises(Trouble, match="page 1 was not full, so records before page 2"):
+        with pytest.raises(Trouble, match="page 1 is not full, so records before page 2"):
             self.accept(api(paging=self.OFFSET), self.ONE, self.TWO)
+
+    def test_records_behind_an_empty_page(self):
+        """The empty page was no end, unless the number of pages was known."""
+        with pytest.raises(Trouble, match="page 2 is not full, so records before page 3"):
+            self.accept(api(paging=PageNumber()), self.ONE, self.NONE, self.TWO)
+        known = api(paging=PageNumber(total_pages_field="pages"))
+        self.accept(known, self.ONE, self.NONE, self.TWO)
 
     def test_too_many_pages(self):
         """An empty page that ends the rest is not counted."""
