@@ -103,16 +103,18 @@ def _progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
         task = bar.add_task(_escape(what), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
-# %% ../../nbs/31_cli.ipynb #dc9ef16c
+# %% ../../nbs/31_cli.ipynb #8e7e720f
 app = typer.Typer(
     name="tallybook",
     help="Transaction records in, totals you can prove and reports that run themselves out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=None,
 )
-report_app = typer.Typer(help="List, describe and run report notebooks.", no_args_is_help=True)
+report_app = typer.Typer(
+    help="List, describe and run report notebooks.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(report_app, name="report")
 
 
@@ -135,10 +137,10 @@ def _options(
 ) -> None:
     """Transaction records in, totals you can prove and reports that run themselves out.
 
-    See what it does: `tallybook demo`
+    See what it does: tallybook demo
     """
 
-# %% ../../nbs/31_cli.ipynb #c6d00514
+# %% ../../nbs/31_cli.ipynb #2664d86e
 _DAY: Final = ["%Y-%m-%d"]
 
 InputAddress = Annotated[
@@ -203,7 +205,7 @@ Bind = Annotated[
 SchemaFile = Annotated[
     Path | None,
     typer.Option(
-        "--schema", metavar="FILE", help="What the columns mean, as TOML: see `tallybook schema`."
+        "--schema", metavar="FILE", help="What the columns mean, as TOML: see tallybook schema."
     ),
 ]
 TimestampColumn = Annotated[
@@ -255,7 +257,7 @@ RejectsFile = Annotated[
     ),
 ]
 
-# %% ../../nbs/31_cli.ipynb #8a968a4b
+# %% ../../nbs/31_cli.ipynb #ab6ccf22
 @app.command()
 @_reported
 def process(
@@ -288,7 +290,7 @@ def process(
 
     Every row ends in a total or in the rejects, with its reason.
 
-    Example: `tallybook process -i rides.csv -o totals.parquet --amount fare --every 1mo`
+    Example: tallybook process -i rides.csv -o totals.parquet --amount fare --every 1mo
     """
     from tallybook.files import check_output
     from tallybook.transform import OUTPUTS, rejects_beside, write_totals
@@ -398,8 +400,12 @@ def _process_labels(input_path: Path, output_path: Path, config: ProcessingConfi
     write_frame(totals.lazy(), output_path)
     _say(f"{len(labels):,} labels in {totals.height:,} categories in {output_path}")
 
-# %% ../../nbs/31_cli.ipynb #44e3264f
-schema_app = typer.Typer(help="Propose what the columns of a new file mean.", no_args_is_help=True)
+# %% ../../nbs/31_cli.ipynb #80745266
+schema_app = typer.Typer(
+    help="Propose what the columns of a new file mean.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(schema_app, name="schema")
 
 
@@ -423,7 +429,7 @@ def check(
 
     Ends with exit code 3 when more rows would be rejected than --max-rejects allows.
 
-    Example: `tallybook check -i rides.csv --schema rides.toml --max-rejects 1%`
+    Example: tallybook check -i rides.csv --schema rides.toml --max-rejects 1%
     """
     started = time.monotonic()
     _set_up_logging(verbose=False)
@@ -445,7 +451,7 @@ def infer_schema(
 ) -> None:
     """Propose a schema for a file, as TOML to read, correct and keep.
 
-    Example: `tallybook schema infer rides.csv > rides.toml`
+    Example: tallybook schema infer rides.csv > rides.toml
     """
     from tallybook.infer import as_toml, propose_schema
     from tallybook.sources import open_source
@@ -548,7 +554,7 @@ def _summarize(tallied: Tallied, seconds: float) -> None:
     if rejected:
         _say(describe_reasons(tallied.reasons))
 
-# %% ../../nbs/31_cli.ipynb #0dbae435
+# %% ../../nbs/31_cli.ipynb #66f72015
 ReportName = Annotated[
     str, typer.Argument(metavar="NAME", help="A report, or the path of a notebook.")
 ]
@@ -568,7 +574,7 @@ RunsFolder = Annotated[
 def list_reports_command() -> None:
     """List the reports there are.
 
-    Example: `tallybook report list`
+    Example: tallybook report list
     """
     from tallybook.reports import list_reports
 
@@ -581,7 +587,7 @@ def list_reports_command() -> None:
 def show_report(name: ReportName) -> None:
     """Describe a report: what it shows and which parameters it takes.
 
-    Example: `tallybook report show category_totals`
+    Example: tallybook report show category_totals
     """
     from rich.table import Table
 
@@ -608,7 +614,7 @@ def run_report_command(
 ) -> None:
     """Run a report and say where its page is.
 
-    Example: `tallybook report run category_totals -p source=rides.csv -p top=5`
+    Example: tallybook report run category_totals -p source=rides.csv -p top=5
     """
     _set_up_logging(verbose=verbose)
     _run(name, _key_values(parameters or []), runs_dir)
@@ -645,13 +651,13 @@ def _run(name: str, parameters: dict[str, str], runs_dir: Path | None) -> None:
     if result.state.exit_code:
         raise ReportError(f"{name} ended as {result.state}: {result.reason}", state=result.state)
 
-# %% ../../nbs/31_cli.ipynb #af605513
+# %% ../../nbs/31_cli.ipynb #cee2cb18
 @app.command()
 @_reported
 def demo(runs_dir: RunsFolder = None) -> None:
     """Run the main report on the bundled sample: 336,776 flights out of New York in 2013.
 
-    Example: `tallybook demo`
+    Example: tallybook demo
     """
     _set_up_logging(verbose=False)
     _run("category_totals", {}, runs_dir)

@@ -233,7 +233,7 @@ def _left_out(paths: Iterable[Path], most: int = 3) -> str:
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return f", left out: {', '.join(map(repr, names[:most]))}{more}"
 
-# %% ../../nbs/13_local.ipynb #52bcc9f5
+# %% ../../nbs/13_local.ipynb #a1108725
 def open_local(address: str | Path, options: ReadOptions | None = None) -> Source:
     """Open what a local address names.
 
@@ -254,7 +254,8 @@ def open_local(address: str | Path, options: ReadOptions | None = None) -> Sourc
             return _open_folder(path, declared)
         if path.exists() or not glob.has_magic(str(address)):
             return open_file(path, declared)
-        found = sorted(map(Path, glob.glob(str(address), recursive=True)))
+        matches = glob.glob(str(address), recursive=True)  # noqa: PTH207 (absolute patterns too)
+        found = sorted(map(Path, matches))
     files = [file for file in found if not file.is_dir()]
     if not files:
         raise unreadable(address, "no file matches the pattern")

@@ -97,11 +97,11 @@ Encoding = Annotated[str, AfterValidator(_check_encoding)]
 
 
 class ReadOptions(BaseModel):
-    """What is declared about a source, where finding out would be a guess.
+    r"""What is declared about a source, where finding out would be a guess.
 
     Examples:
         >>> ReadOptions(delimiter="tab", encoding="latin-1").delimiter
-        '\\t'
+        '\t'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

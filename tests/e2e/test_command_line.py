@@ -57,6 +57,12 @@ class TestProcess:
         assert "\x1b" not in result.stdout + result.stderr
         assert result.stderr == "reading rides.csv\n"
 
+    def test_standard_input_is_a_dash(self, rides: Path):
+        """In a pipe, nothing needs a name."""
+        words = ("process", "-i", "-", "-o", "t.csv")
+        result = run(*words, cwd=rides.parent, input=rides.read_text())
+        assert "2 rows read = 1 accepted + 1 rejected" in result.stdout, result.stderr
+
     def test_a_terminal_gets_a_bar(self, rides: Path):
         """And the same account below it."""
         shown = on_a_terminal("process", "-i", "rides.csv", "-o", "t.csv", cwd=rides.parent)

@@ -1,7 +1,7 @@
 """Read every hostile input in this process and say how each ended.
 
-    python -m tests.hostile.run FOLDER          one JSON line for each case
-    python -m tests.hostile.run FOLDER --write  write outcomes.csv, to be read before it is believed
+python -m tests.hostile.run FOLDER          one JSON line for each case
+python -m tests.hostile.run FOLDER --write  write outcomes.csv, to be read before it is believed
 """
 
 from __future__ import annotations
@@ -71,7 +71,10 @@ def counted(case: Case) -> int | None:
         csv.field_size_limit(1 << 30)
         first = text.strip("\r\n").splitlines()[0]
         mark = max(",;\t|", key=first.count)
-        return sum(1 for cells in csv.reader(io.StringIO(text, newline=""), delimiter=mark) if cells) - 1
+        return (
+            sum(1 for cells in csv.reader(io.StringIO(text, newline=""), delimiter=mark) if cells)
+            - 1
+        )
     if case.counted == "ndjson":
         return sum(1 for line in text.split("\n") if line.strip(" \t\r"))
     return len(json.loads(text))
@@ -86,8 +89,15 @@ def run(base: Path) -> list[dict[str, object]]:
         started = time.perf_counter()
         print(json.dumps([case.group, case.name]), file=sys.stderr, flush=True)
         ended = asdict(outcome(case, folder))
-        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        extra = {"peak_mib": peak >> 10, "seconds": round(time.perf_counter() - started, 2), "counted": counted(case)}
+        peak = max(
+            resource.getrusage(who).ru_maxrss
+            for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        extra = {
+            "peak_mib": peak >> 10,
+            "seconds": round(time.perf_counter() - started, 2),
+            "counted": counted(case),
+        }
         told.append(ended | extra)
         print(json.dumps(told[-1]), flush=True)
     return told

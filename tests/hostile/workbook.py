@@ -29,7 +29,9 @@ def _cell(value: Any, place: str) -> str:
 
 def _sheet(rows: list[list[Any]]) -> str:
     lines = (
-        f'<row r="{y}">' + "".join(_cell(v, f"{chr(65 + x)}{y}") for x, v in enumerate(row)) + "</row>"
+        f'<row r="{y}">'
+        + "".join(_cell(v, f"{chr(65 + x)}{y}") for x, v in enumerate(row))
+        + "</row>"
         for y, row in enumerate(rows, start=1)
     )
     return f"<worksheet {MAIN}><sheetData>{''.join(lines)}</sheetData></worksheet>"

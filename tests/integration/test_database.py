@@ -37,7 +37,8 @@ INSERT INTO odd_times VALUES
     ('2026-03-01Z', '2026-03-01', 'tea', 1), ('infinity', '2026-03-01', 'tea', 2),
     ('2026-03-01Z', '-infinity', 'tea', 3), ('0044-03-15 12:00Z BC', '2026-03-01', 'tea', 4);
 CREATE TABLE everything AS
-    SELECT true AS yes, '{{1,2}}'::int[] AS list, '{{"a": 1.10}}'::jsonb AS doc, interval '1 day' AS span,
+    SELECT true AS yes, '{{1,2}}'::int[] AS list, '{{"a": 1.10}}'::jsonb AS doc,
+    interval '1 day' AS span,
     '\\x00ff'::bytea AS bytes, 'a'::char(3) AS fixed, 1::int2 AS small,
     '10.0.0.1'::inet AS host, now() AS at, NULL AS nothing;
 CREATE TABLE "Odd table" (amount numeric);

@@ -14,6 +14,7 @@ from tallybook.errors import SourceError
 from tallybook.sources import open_source, scheme_of
 
 SECRET = "hunter2"  # noqa: S105
+PLAIN = st.text("ab/.-^]\\", max_size=5)
 SERVER = "postgresql://ada@db/sales"
 
 
@@ -32,8 +33,8 @@ class TestSchemes:
 
     def test_unknown(self):
         """A scheme that nobody opens is told with the nearest one, and without what follows."""
-        with pytest.raises(SourceError, match=r"Did you mean 's3'\?") as caught:
-            open_source(f"s4://ada:{SECRET}@shop/a.csv")
+        with pytest.raises(SourceError, match=r"Did you mean 'sqlite'\?") as caught:
+            open_source(f"sqlit://ada:{SECRET}@shop/a.csv")
         assert SECRET not in str(caught.value)
 
 
@@ -98,9 +99,7 @@ class TestDatabases:
         address = database_address(f"{SERVER}?query=SELECT $1&param={escaped}")
         assert (address.query, address.parameters) == ("SELECT $1", (value,))
 
-    @pytest.mark.parametrize(
-        "table", ["orders; DROP", "a.b.c", "1a", "", '"a', "a b", "a--", "'a'"]
-    )
+    @pytest.mark.parametrize("table", ["a; DROP", "a.b.c", "1a", "", '"a', "a b", "a--", "'a'"])
     def test_no_names(self, table):
         """What is not a name is not pasted into SQL."""
         with pytest.raises(SourceError):

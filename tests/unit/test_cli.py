@@ -113,12 +113,6 @@ SCHEMA = 'timestamp = "when"\ncategory = "what"\namount = "paid"\n'
 
 
 class TestSources:
-    def test_standard_input_is_a_dash(self):
-        """In a pipe, nothing needs a name."""
-        words = ["process", "-i", "-", "-o", "t.csv", *COLUMNS]
-        result = CliRunner().invoke(cli.app, words, input=RIDES)
-        assert "3 rows read = 2 accepted + 1 rejected" in result.stdout, result.output
-
     def test_many_files_are_one_source(self):
         """A glob adds up, and each reject names its own file."""
         Path("rides2.csv").write_text(RIDES)
