@@ -59,7 +59,7 @@ def float_total(limbs: Sequence[int], units: Iterable[int]) -> float:
     total, exponent = _common(limbs, units)
     return total / (1 << -exponent) if exponent < 0 else float(total << exponent)
 
-# %% ../../nbs/11_exact.ipynb #52c1de87
+# %% ../../nbs/11_exact.ipynb #0a31d08d
 _SPLIT_BITS: Final = 47
 SQUARES: Final = ("square_high", "square_mixed", "square_low")
 
@@ -92,7 +92,7 @@ def deviation(count: int, total: int, square_sum: int) -> float | None:
         square_sum: The sum of their squares, in units squared.
 
     Returns:
-        sqrt((n·Σx² − (Σx)²) / (n·(n − 1))), Bessel's correction included; exact up to the
+        sqrt((n·Σx² - (Σx)²) / (n·(n - 1))), Bessel's correction included; exact up to the
         last division and root. None for fewer than two numbers.
 
     Examples:

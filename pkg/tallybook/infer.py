@@ -98,8 +98,10 @@ def _number_ways(column: pl.Series) -> list[_Way]:
         ways.append(_Way(declared, _fit(values, column), values))
     return _best(ways)
 
-# %% ../../nbs/15_infer.ipynb #ac0c952e
-_AMOUNT_NAMES: Final = re.compile(r"amount|amt|total|price|paid|fare|sum|value|betrag|cost", re.I)
+# %% ../../nbs/15_infer.ipynb #ee9f50b5
+_AMOUNT_NAMES: Final = re.compile(
+    r"amount|amt|total|price|paid|fare|sum|value|betrag|cost", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)

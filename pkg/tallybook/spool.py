@@ -32,10 +32,10 @@ from polars.exceptions import PanicException, PolarsError
 from .errors import SourceError, did_you_mean
 
 # %% auto #0
-__all__ = ['PACKED', 'LONGEST', 'unreadable', 'reading', 'check_file', 'member_name', 'Plain', 'open_plain', 'spool', 'view',
-           'text_view', 'reading_text', 'check_lines']
+__all__ = ['PACKED', 'LONGEST', 'spoken', 'unreadable', 'reading', 'check_file', 'member_name', 'Plain', 'open_plain', 'spool',
+           'view', 'text_view', 'reading_text', 'check_lines']
 
-# %% ../../nbs/13_spool.ipynb #43a78e4a
+# %% ../../nbs/13_spool.ipynb #46b96924
 _DAMAGE: Final = (
     PolarsError,
     PanicException,
@@ -48,9 +48,19 @@ _DAMAGE: Final = (
 )
 
 
+def spoken(path: str | Path) -> str:
+    r"""Return a path as text that can be written, also where its name is not UTF-8.
+
+    Examples:
+        >>> spoken(os.fsdecode(b"caf\xe9.csv"))
+        'caf\\udce9.csv'
+    """
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
 def unreadable(name: str | Path, why: str) -> SourceError:
     """Return the error for a source that cannot be read."""
-    return SourceError(f"cannot read {name}: {why}", context={"source": str(name)})
+    return SourceError(f"cannot read {spoken(name)}: {why}", context={"source": spoken(name)})
 
 
 @contextmanager
@@ -275,7 +285,7 @@ def text_view(file: Plain) -> io.TextIOWrapper:
     """Return the same as text: UTF-8 without its mark, line ends as they are."""
     return io.TextIOWrapper(view(file), encoding="utf-8-sig", newline="")
 
-# %% ../../nbs/13_spool.ipynb #a001543e
+# %% ../../nbs/13_spool.ipynb #3312e0b7
 LONGEST: Final = 1 << 24
 
 
