@@ -257,7 +257,7 @@ RejectsFile = Annotated[
     ),
 ]
 
-# %% ../../nbs/31_cli.ipynb #ab6ccf22
+# %% ../../nbs/31_cli.ipynb #9dfadc25
 @app.command()
 @_reported
 def process(
@@ -299,8 +299,11 @@ def process(
     _set_up_logging(verbose=verbose)
     config = _read_config(config_path, batch_size=batch_size, max_retries=max_retries)
     check_output(output_path, OUTPUTS)
+    options = _read_options(
+        format=file_format, delimiter=delimiter, encoding=encoding, sheet=sheet, parameters=bind
+    )
     if lookup:
-        _process_labels(Path(input_path), output_path, config)
+        _process_labels(input_path, output_path, options, config)
         return
     schema = _schema(
         schema_path, timestamp=timestamp, category=category, amount=amount, time_zone=time_zone
@@ -309,9 +312,7 @@ def process(
     tallied = _tally(
         input_path,
         schema,
-        _read_options(
-            format=file_format, delimiter=delimiter, encoding=encoding, sheet=sheet, parameters=bind
-        ),
+        options,
         every=every,
         since=since,
         until=until,
@@ -375,22 +376,22 @@ def _adding_up(show: Callable[[int, int | None], None]) -> Callable[[int], None]
     return tell
 
 
-def _process_labels(input_path: Path, output_path: Path, config: ProcessingConfig) -> None:
-    """Count the lines of a text file under the categories that the lookup gives them."""
+def _process_labels(
+    address: str, output_path: Path, options: ReadOptions, config: ProcessingConfig
+) -> None:
+    """Count the lines of plain text under the categories that the lookup gives them."""
     import polars as pl
 
     from tallybook.core import process_data
     from tallybook.files import write_frame
-    from tallybook.local import file_format
-    from tallybook.records import Format
-    from tallybook.spool import check_file, reading
+    from tallybook.sources import open_source
     from tallybook.types import DataSource
 
-    check_file(input_path)
-    if file_format(input_path) is not Format.TEXT:
+    source = open_source(address, options)
+    if not source.items:
         raise ValidationError("--lookup works on plain text with one label a line (.txt)")
-    with reading(input_path):
-        labels = pl.scan_lines(input_path, name="label", glob=False).collect()["label"].to_list()
+    lines = pl.concat(chunk.frame.select("line") for chunk in source.chunks())
+    labels = lines.collect()["line"].to_list()
     with _progress(f"looking up {len(labels):,} labels"):
         counts = process_data(labels, config, DataSource.API_ENDPOINT)
     totals = pl.DataFrame(

@@ -61,7 +61,7 @@ def open_columnar(name: str, file: Plain, kind: Format, options: ReadOptions) ->
     chunk = Chunk(name, frame.with_columns(pl.lit(None, dtype=pl.String).alias(BROKEN)))
     return Source(name, lambda: [chunk])
 
-# %% ../../nbs/13_columnar.ipynb #9f18ed28
+# %% ../../nbs/13_columnar.ipynb #9ba072e1
 _WORKBOOK_BYTES: Final = 1 << 28
 
 
@@ -103,18 +103,26 @@ def _sheet_text(workbook: bytes, sheet: str | None) -> pl.DataFrame:
     """Return all cells of a sheet as text; an empty cell is null."""
     reader = fastexcel.read_excel(workbook)
     asked = 0 if sheet is None else sheet
-    text = reader.load_sheet(asked, header_row=None, dtypes="string").to_polars()
-    number = reader.load_sheet(asked, header_row=None, dtypes="float").to_polars()
-    columns = [_exact(text[name], number[name]) for name in text.columns]
+    text, number, truth = (
+        reader.load_sheet(asked, header_row=None, dtypes=kind).to_polars()
+        for kind in ("string", "float", "boolean")
+    )
+    columns = [_exact(text[name], number[name], truth[name]) for name in text.columns]
     return pl.DataFrame(columns).select(pl.all().replace("", None))
 
 
-def _exact(text: pl.Series, number: pl.Series) -> pl.Series:
-    """Return a column's text, with the full digits of a number where they were rounded."""
-    cell = pl.col("text")
-    rounded = cell.cast(pl.Float64, strict=False) != pl.col("number")
-    frame = pl.DataFrame({"text": text, "number": number})
-    exact = pl.when(rounded).then(pl.col("number").cast(pl.String)).otherwise(cell)
+def _exact(text: pl.Series, number: pl.Series, truth: pl.Series) -> pl.Series:
+    """Return a column's text, with the full digits of numbers.
+
+    Args:
+        text: The cells as rounded text.
+        number: The cells as floats, text that looks like a number included.
+        truth: The cells as booleans: null for text.
+    """
+    frame = pl.DataFrame({"text": text, "number": number, "truth": truth})
+    looks = pl.col("text").cast(pl.Float64, strict=False).is_not_null()
+    digits = pl.col("number").cast(pl.String).str.strip_suffix(".0")
+    exact = pl.when(looks & pl.col("truth").is_not_null()).then(digits).otherwise(pl.col("text"))
     return frame.select(exact.alias(text.name)).to_series()
 
 

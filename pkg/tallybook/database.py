@@ -139,7 +139,7 @@ def _table_names(text: str, shown: str) -> tuple[str, ...]:
         )
     return tuple(inside.replace('""', '"') or plain for inside, plain in _NAME.findall(text))
 
-# %% ../../nbs/13_database.ipynb #44c3f620
+# %% ../../nbs/13_database.ipynb #90cb7f1a
 def _driver(name: str, shown: str) -> ModuleType:
     """Load an ADBC driver."""
     try:
@@ -201,12 +201,24 @@ def _single(columns: list[str], shown: str) -> list[str]:
 
 
 def _numbered(batches: Iterable[pl.DataFrame], shown: str) -> Iterator[Chunk]:
-    """Number the rows of batches in the order in which they arrive."""
-    done = 0
+    """Number the rows of batches in the order in which they arrive.
+
+    The first batch may be empty: it has the columns. It is a chunk only if no row follows.
+    """
+    done, empty = 0, None
     for batch in batches:
-        rows = pl.int_range(done + 1, done + batch.height + 1, dtype=pl.Int64, eager=True)
-        yield Chunk(shown, batch.insert_column(0, rows.alias(ROW)).lazy())
+        if not batch.height:
+            empty = batch
+            continue
+        yield _chunk(batch, done, shown)
         done += batch.height
+    if not done and empty is not None:
+        yield _chunk(empty, done, shown)
+
+
+def _chunk(batch: pl.DataFrame, done: int, shown: str) -> Chunk:
+    rows = pl.int_range(done + 1, done + batch.height + 1, dtype=pl.Int64, eager=True)
+    return Chunk(shown, batch.insert_column(0, rows.alias(ROW)).lazy())
 
 # %% ../../nbs/13_database.ipynb #da425809
 _AS_IT_IS: Final = (
@@ -281,7 +293,7 @@ def _postgres_kinds(connection: Connection, address: DatabaseAddress) -> dict[st
     found = _fetch(connection, f"SELECT {kinds} FROM ({nothing}) AS nulls", address.parameters)
     return dict(found.row(0, named=True))
 
-# %% ../../nbs/13_database.ipynb #e0302311
+# %% ../../nbs/13_database.ipynb #4d7de8ab
 _SESSION: Final = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY",
     "SET LOCAL TIME ZONE 'UTC'",
@@ -297,6 +309,7 @@ def _postgres_batches(connection: Connection, address: DatabaseAddress) -> Itera
     select = postgres_select(address.query, _postgres_kinds(connection, address))
     declare = f"DECLARE {_ROWS_CURSOR} NO SCROLL CURSOR FOR {select}"
     _run(connection, declare, address.parameters)
+    yield _fetch_forward(connection)
     while (batch := _fetch_forward(connection)).height:
         yield batch
 
@@ -389,7 +402,7 @@ def _no_such_table(connection: Connection, tables: str, address: DatabaseAddress
         context={"source": address.shown, "tables": there},
     )
 
-# %% ../../nbs/13_database.ipynb #8399c9ae
+# %% ../../nbs/13_database.ipynb #656ce011
 def _sqlite_cell(name: str) -> str:
     """Return the SELECT item that hands a value over as bytes."""
     column = quoted(name)
@@ -443,9 +456,9 @@ def _sqlite_batches(connection: Connection, address: DatabaseAddress) -> Iterato
         cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)})
         cursor.execute(sqlite_select(query, _single(columns, address.shown)), list(values) or None)
         rows = pl.scan_arrow_c_stream(cursor.fetch_arrow())
-        for batch in rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
-            if batch.height:
-                yield _from_bytes(batch)
+        batches = rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
+        yield pl.DataFrame(schema=dict.fromkeys((BROKEN, *columns), pl.String))
+        yield from (_from_bytes(batch) for batch in batches if batch.height)
 
 # %% ../../nbs/13_database.ipynb #65a35cd7
 _SQLITE_TABLES: Final = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY 1"

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-
 from tests.hostile.workbook import workbook
 
 if sys.version_info >= (3, 14):
@@ -76,8 +76,8 @@ def table(*lines: str, header: str = COLUMNS, end: str = "\n") -> bytes:
     return "".join(line + end for line in (header, *lines)).encode()
 
 
-def csv_case(group: str, name: str, *lines: str, **more: Any) -> Case:
-    return Case(group, name, "a.csv", table(*lines), counted="csv", **more)
+def csv_case(group: str, name: str, *lines: str, header: str = COLUMNS, **more: Any) -> Case:
+    return Case(group, name, "a.csv", table(*lines, header=header), counted="csv", **more)
 
 
 def cases() -> Iterator[Case]:
@@ -533,6 +533,8 @@ def headers() -> Iterator[Case]:
         width = header.count(",") + 1
         row = ",".join([*GOOD.split(","), *["1"] * (width - 3)])
         yield Case("headers", name, "a.csv", table(row, row, header=header), counted="csv")
+    row = f"{GOOD},1,1"
+    yield csv_case("headers", "a pattern and a ragged row", row, GOOD, header=f"{COLUMNS},^.*$,*")
     yield Case("headers", "none", "a.csv", f"{GOOD}\n{OTHER}\n".encode())
     yield Case("headers", "nothing below", "a.csv", table())
     yield Case("headers", "nothing below and no line end", "a.csv", COLUMNS.encode())
@@ -903,14 +905,14 @@ def damaged() -> Iterator[Case]:
                 "damaged",
                 f"{suffix}, {name}",
                 f"a.{suffix}",
-                lambda path, how=shorten: damage(path, how),
+                partial(damage, how=shorten),
             )
         for seed in range(6):
             yield Case(
                 "damaged",
                 f"{suffix}, scrambled {seed}",
                 f"a.{suffix}",
-                lambda path, how=scrambled(seed): damage(path, how),
+                partial(damage, how=scrambled(seed)),
             )
         yield Case("damaged", f"{suffix}, text inside", f"a.{suffix}", table(GOOD))
         yield Case("damaged", f"{suffix}, empty", f"a.{suffix}", b"")
@@ -975,7 +977,7 @@ def workbooks() -> Iterator[Case]:
         options={"sheet": "Sheet2"},
     )
     yield Case("excel", "text", "a.xlsx", table(GOOD))
-    yield Case("excel", "an empty zip", "a.xlsx", lambda path: zipped(path))
+    yield Case("excel", "an empty zip", "a.xlsx", zipped)
     yield Case("excel", "another zip", "a.xlsx", lambda path: zipped(path, ("a.csv", table(GOOD))))
     yield Case(
         "excel",
@@ -1127,7 +1129,7 @@ def things() -> Iterator[Case]:
     yield Case(
         "things", "a pipe with a ragged row", "a.csv", lambda path: feed(path, good + b"x\n")
     )
-    yield Case("things", "a socket", "a.csv", lambda path: _socket(path))
+    yield Case("things", "a socket", "a.csv", _socket)
     yield Case("things", "an endless device", "/dev/zero", lambda path: None)
     yield Case("things", "a file as a folder", "a.csv", good, address="a.csv/b.csv")
     yield Case("things", "no suffix", "a", good)

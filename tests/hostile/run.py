@@ -1,6 +1,7 @@
 """Read every hostile input in this process and say how each ended.
 
 python -m tests.hostile.run FOLDER          one JSON line for each case
+python -m tests.hostile.run FOLDER 0 2      the same for every second case, from the first
 python -m tests.hostile.run FOLDER --write  write outcomes.csv, to be read before it is believed
 """
 
@@ -13,13 +14,15 @@ import resource
 import sys
 import time
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+
+from tests.hostile.corpus import Case, cases
 
 from tallybook.errors import ProcessingError
 from tallybook.records import ReadOptions
 from tallybook.schema import RecordSchema
 from tallybook.transform import tally_source
-from tests.hostile.corpus import Case, cases
 
 OUTCOMES = Path(__file__).with_name("outcomes.csv")
 
@@ -57,9 +60,17 @@ def outcome(case: Case, folder: Path) -> Outcome:
         )
     except ProcessingError as error:
         said = str(error).replace(f"{folder}/", "").replace(str(folder), "…")
-        return Outcome(case.group, case.name, None, None, None, said)
+        return Outcome(case.group, case.name, None, None, None, _short(said))
     counts = tallied.accounts.select("rows_read", "rows_accepted", "rows_rejected").sum().row(0)
     return Outcome(case.group, case.name, *counts, "")
+
+
+def _short(text: str, longest: int = 300) -> str:
+    """Cut long text; letters that cannot be seen are written as escapes."""
+    seen = "".join(
+        letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text
+    )
+    return seen if len(seen) <= longest else f"{seen[:longest]}…"
 
 
 def counted(case: Case) -> int | None:
@@ -80,14 +91,14 @@ def counted(case: Case) -> int | None:
     return len(json.loads(text))
 
 
-def run(base: Path) -> list[dict[str, object]]:
-    """Run all cases, each in a folder of its own, printing what happens."""
+def run(base: Path, part: int = 0, parts: int = 1) -> list[dict[str, object]]:
+    """Run every `parts`-th case, each in a folder of its own, saying what happens."""
     told = []
-    for number, case in enumerate(cases()):
+    for number, case in islice(enumerate(cases()), part, None, parts):
         folder = base / f"{number:03}"
         folder.mkdir()
         started = time.perf_counter()
-        print(json.dumps([case.group, case.name]), file=sys.stderr, flush=True)
+        sys.stderr.write(json.dumps([case.group, case.name]) + "\n")
         ended = asdict(outcome(case, folder))
         peak = max(
             resource.getrusage(who).ru_maxrss
@@ -99,13 +110,15 @@ def run(base: Path) -> list[dict[str, object]]:
             "counted": counted(case),
         }
         told.append(ended | extra)
-        print(json.dumps(told[-1]), flush=True)
+        sys.stdout.write(json.dumps(told[-1]) + "\n")
     return told
 
 
 def main() -> None:
-    told = run(Path(sys.argv[1]))
-    if "--write" in sys.argv:
+    if "--write" not in sys.argv:
+        run(Path(sys.argv[1]), *map(int, sys.argv[2:4]))
+    else:
+        told = run(Path(sys.argv[1]))
         with OUTCOMES.open("w", newline="") as file:
             columns = list(Outcome.__dataclass_fields__)
             writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")

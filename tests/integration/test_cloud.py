@@ -6,14 +6,17 @@ Every read ends in the complete answer or in one sentence; never in a short one.
 import gzip
 import logging
 import traceback
+from decimal import Decimal
 
 import polars as pl
 import pytest
+from pydantic import SecretStr
 from tests.support.faulty_s3 import BUCKET, SECRET, FaultyS3, Misdeed, Plan
 
 from tallybook import cloud
 from tallybook.cloud import open_bucket
 from tallybook.errors import SourceError
+from tallybook.transform import tally_source
 
 HEADER = "timestamp,category,amount\n"
 ROWS = "".join(f"2026-03-{day:02},tea,{day}.10\n" for day in range(1, 29))
@@ -207,6 +210,33 @@ class TestFaults:
         config = s3.config.model_copy(update={"endpoint": "http://127.0.0.1:1"})
         with pytest.raises(SourceError, match="no connection to the server"):
             open_bucket("s3://shop/a.csv", config=config)
+
+
+class TestTally:
+    """From a bucket to totals, with the settings of the environment."""
+
+    def test_totals(self, s3, monkeypatch):
+        """Three objects, each with its line in the account; a reject names its object."""
+        for name in ("endpoint", "region", "access_key_id"):
+            value = getattr(s3.config, name)
+            shown = value.get_secret_value() if isinstance(value, SecretStr) else value
+            monkeypatch.setenv(f"TALLYBOOK_STORAGE__{name.upper()}", shown)
+        monkeypatch.setenv("TALLYBOOK_STORAGE__SECRET_ACCESS_KEY", SECRET)
+        s3.put("in/a.csv", WEEK)
+        s3.put("in/b.csv.gz", gzip.compress(WEEK.replace(b",", b";")))
+        s3.put("in/c.csv", b"timestamp,category,amount\n2026-03-01,tea,1\n2026-03-02,tea,n/a\n")
+        tallied = tally_source(f"s3://{BUCKET}/in/*")
+        assert tallied.accounts["source"].to_list() == [
+            f"s3://{BUCKET}/in/{name}" for name in ("a.csv", "b.csv.gz", "c.csv")
+        ]
+        assert tallied.accounts["rows_accepted"].to_list() == [28, 28, 1]
+        assert tallied.totals["total_amount"].to_list() == [Decimal("818.60")]
+        assert tallied.reasons["first_source"].to_list() == [f"s3://{BUCKET}/in/c.csv"]
+
+    def test_not_utf8(self, s3):
+        """What is no UTF-8 is said of the object."""
+        address = s3.put("a.csv", WEEK.replace(b"tea", b"caf\xe9"))
+        assert f"cannot read {address}: byte 40 (0xe9) is not UTF-8" in failure(s3, address)
 
 
 class TestSigningIn:

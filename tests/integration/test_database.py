@@ -267,6 +267,14 @@ class TestSqlite:
         assert found["category"].to_list() == ["tea", "café", "", None, "a\0b", "=tea"]
         assert found["id"].to_list() == list("123456")
 
+    def test_no_rows(self, shop, postgres):
+        """A table without rows has its columns, and nothing to tally."""
+        none = "query=SELECT category, amount AS timestamp, amount FROM orders WHERE amount = '7'"
+        for address in (f"{shop}?{none}", f"{postgres}&{none}"):
+            assert frame(address).columns == [ROW, BROKEN, "category", "timestamp", "amount"]
+            with pytest.raises(SourceError, match="no records"):
+                tally_source(address)
+
     def test_nulls_first(self, shop, tmp_path):
         """Fifty thousand nulls do not decide what a column is."""
         with closing(sqlite3.connect(tmp_path / "my shop?.db")) as opened, opened:

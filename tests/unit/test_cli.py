@@ -201,7 +201,7 @@ MISTAKES = {
     "no such encoding": (["-i", "rides.csv", "--encoding", "utf-9"], "--encoding: no encoding", 2),
     "no such format": (["-i", "rides.csv", "--format", "docx"], "--format: Input should be", 2),
     "empty file": (["-i", "empty.csv"], "the file is empty", 2),
-    "header only": (["-i", "header.csv"], "a header but no records", 2),
+    "header only": (["-i", "header.csv"], "it holds no records", 2),
     "unknown suffix": (["-i", "rides.xml"], "Known are .csv", 2),
     "missing column": (["-i", "rides.csv", "--amount", "payd"], "Did you mean 'paid'", 2),
     "one column twice": (["-i", "rides.csv", "--amount", "timestamp"], "three different", 2),

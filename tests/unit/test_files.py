@@ -6,9 +6,18 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tallybook.errors import OutputError
-from tallybook.files import check_output, replacing, sha256_file, write_frame
+from tallybook.files import (
+    check_output,
+    escape_formulae,
+    replacing,
+    sha256_file,
+    unescape_formulae,
+    write_frame,
+)
 
 
 class TestReplacing:
@@ -77,3 +86,30 @@ class TestFrames:
         """Of the bytes, known from the standard's own example."""
         (tmp_path / "abc").write_bytes(b"abc")
         assert sha256_file(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223b00361a3")
+
+
+class TestFormulae:
+    @given(st.text(alphabet="'=+-@\t\r\n1a", max_size=6))
+    def test_escaping_is_undone_exactly(self, text: str):
+        """And nothing that is escaped begins like a formula."""
+        escaped = pl.select(escape_formulae(pl.lit(text))).item()
+        assert escaped[:1] not in tuple("=+-@\t\r\n")
+        assert pl.select(unescape_formulae(pl.lit(escaped))).item() == text
+
+    def test_only_text_in_csv_is_escaped(self, tmp_path: Path):
+        """Numbers stay numbers, null stays null; Parquet and JSON keep the original."""
+        frame = pl.LazyFrame(
+            {
+                "text": ["=1+1", None],
+                "whole": [-1, 2],
+                "real": [-0.5, 1.5],
+                "exact": pl.Series(["-1.50", "2"]).cast(pl.Decimal(38, 9)),
+            }
+        )
+        for suffix in ("csv", "json", "parquet"):
+            write_frame(frame, tmp_path / f"a.{suffix}")
+        assert (
+            tmp_path / "a.csv"
+        ).read_text() == "text,whole,real,exact\n'=1+1,-1,-0.5,-1.5\n,2,1.5,2\n"
+        assert json.loads((tmp_path / "a.json").read_text())[0]["text"] == "=1+1"
+        assert pl.read_parquet(tmp_path / "a.parquet")["text"].to_list() == ["=1+1", None]

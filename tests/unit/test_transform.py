@@ -21,7 +21,7 @@ from tallybook.errors import (
     SourceError,
     ValidationError,
 )
-from tallybook.records import BATCH_ROWS
+from tallybook.records import BATCH_ROWS, Source
 from tallybook.schema import RecordSchema
 from tallybook.transform import (
     check_conservation,
@@ -230,6 +230,13 @@ class TestConservation:
         tallied = tally_source(week, since=date(2030, 1, 1))
         assert tallied.totals.is_empty()
         assert counts(tallied) == (6, 4, 2, 4)
+
+    def test_a_source_without_a_single_chunk_holds_no_records(self, monkeypatch):
+        """A service may answer with no page at all."""
+        empty = Source("https://example.org/sales", lambda: [])
+        monkeypatch.setattr(transform, "open_source", lambda *_: empty)
+        with pytest.raises(SourceError, match="it holds no records"):
+            tally_source("https://example.org/sales")
 
     def test_progress_adds_up_to_the_rows_read(self, week: Path):
         """A bar that ends at 100 %."""
