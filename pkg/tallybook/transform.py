@@ -16,6 +16,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from .errors import ErrorCode, GateError, ProcessingError, SourceError, ValidationError
 from .files import check_output, write_frame
@@ -424,7 +425,7 @@ def check_rejects(tallied: Tallied, limit: str) -> None:
 # %% ../../nbs/15_transform.ipynb #feed93cf
 def _no_records(source: str) -> SourceError:
     return SourceError(
-        f"cannot read {source}: it holds no records, only a header at most",
+        f"cannot read {source}: it holds no records",
         context={"source": source},
     )
 
