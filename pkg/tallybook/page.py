@@ -348,9 +348,7 @@ def coloured(code: str) -> Markup:
     return _html(highlight(code, PythonLexer(), HtmlFormatter(nowrap=True)))
 
 
-def blocks(
-    cells: Sequence[_Cell], *, last: int | None = None
-) -> tuple[list[Block], list[Heading]]:
+def blocks(cells: Sequence[_Cell], *, last: int | None = None) -> tuple[list[Block], list[Heading]]:
     """Turn cells into what the page shows, and collect the table of contents.
 
     Args:
@@ -487,14 +485,18 @@ def render_page(notebook: Mapping[str, Any], manifest: Mapping[str, Any]) -> str
     shown, headings = blocks(cells, last=_reached(cells, manifest))
     has_charts = any(part.kind == "chart" for block in shown for part in block.pieces)
     scripts = [vega_bundle()] * has_charts + [_asset("report.js")]
-    return _templates().get_template("report.html.j2").render(
-        manifest=manifest,
-        lede=lede,
-        blocks=shown,
-        headings=headings,
-        looks=script_json(json.loads(_asset("looks.json"))),
-        icon=data_uri("image/svg+xml", _ICON),
-        policy=content_security_policy(scripts),
-        style=_html(_asset("language.css") + _asset("report.css")),
-        scripts=[_html(text) for text in scripts],
+    return (
+        _templates()
+        .get_template("report.html.j2")
+        .render(
+            manifest=manifest,
+            lede=lede,
+            blocks=shown,
+            headings=headings,
+            looks=script_json(json.loads(_asset("looks.json"))),
+            icon=data_uri("image/svg+xml", _ICON),
+            policy=content_security_policy(scripts),
+            style=_html(_asset("language.css") + _asset("report.css")),
+            scripts=[_html(text) for text in scripts],
+        )
     )

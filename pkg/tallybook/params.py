@@ -219,8 +219,18 @@ _TYPES: dict[str, _Type] = {
     **_ENUMS,
 }
 _BOUNDS = (
-    "gt", "ge", "lt", "le", "multiple_of", "min_length", "max_length", "pattern",
-    "max_digits", "decimal_places", "title", "description",
+    "gt",
+    "ge",
+    "lt",
+    "le",
+    "multiple_of",
+    "min_length",
+    "max_length",
+    "pattern",
+    "max_digits",
+    "decimal_places",
+    "title",
+    "description",
 )
 
 # %% ../../nbs/21_params.ipynb #1fcbd59f

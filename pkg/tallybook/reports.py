@@ -119,7 +119,9 @@ def find_report(name: str | Path) -> ReportInfo:
     known = {report.name: report for report in list_reports()}
     if name not in known:
         hint = did_you_mean(str(name), known) or f" There are: {', '.join(known) or 'none'}."
-        raise ValidationError(f"there is no report {str(name)!r}.{hint}", context={"report": str(name)})
+        raise ValidationError(
+            f"there is no report {str(name)!r}.{hint}", context={"report": str(name)}
+        )
     return known[str(name)]
 
 # %% ../../nbs/23_reports.ipynb #cd5b6d01
@@ -427,7 +429,11 @@ def _of_exception(error: Exception) -> _Outcome:
 def _of_death(kernel: _Kernel, place: int | None) -> _Outcome:
     """Say how the kernel came to its end."""
     code = kernel.process.wait()
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    how = (
+        f"was killed by {signal.Signals(-code).name}"
+        if code < 0
+        else f"ended with exit code {code}"
+    )
     where = "before the first cell" if place is None else f"in cell {place + 1}"
     hint = "; the machine may have been out of memory" if code == -signal.SIGKILL else ""
     reason = f"the kernel {how} {where}{hint}"
@@ -554,7 +560,10 @@ def _places(request: _Request) -> dict[str, str]:
 # %% ../../nbs/23_reports.ipynb #e8083bf7
 def _tidy(notebook: NotebookNode, outcome: _Outcome, place: int | None, request: _Request) -> None:
     """Make the executed notebook say how far it came, and nothing about this machine."""
-    notebook.metadata.papermill = {"parameters": request.parameters, "version": version("papermill")}
+    notebook.metadata.papermill = {
+        "parameters": request.parameters,
+        "version": version("papermill"),
+    }
     places = _places(request)
     for number, cell in enumerate(notebook.cells):
         status = cell.metadata.get("papermill", {})
@@ -638,9 +647,10 @@ def _conduct(request: _Request, execution: _Execution) -> _Outcome:
 
 def _serve_run() -> NoReturn:
     """Run one report as standard input asks (called in a process of its own)."""
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as events, os.fdopen(
-        os.dup(0), "rb", buffering=0
-    ) as orders:
+    with (
+        os.fdopen(os.dup(1), "w", encoding="utf-8") as events,
+        os.fdopen(os.dup(0), "rb", buffering=0) as orders,
+    ):
         os.dup2(2, 1)
 
         def tell(event: Mapping[str, Any]) -> None:

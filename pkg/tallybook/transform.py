@@ -16,7 +16,6 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from .errors import ErrorCode, GateError, ProcessingError, SourceError, ValidationError
 from .files import check_output, write_frame

@@ -233,7 +233,7 @@ class TestConservation:
 
     def test_a_source_without_a_single_chunk_holds_no_records(self, monkeypatch):
         """A service may answer with no page at all."""
-        empty = Source("https://example.org/sales", lambda: [])
+        empty = Source("https://example.org/sales", list)
         monkeypatch.setattr(transform, "open_source", lambda *_: empty)
         with pytest.raises(SourceError, match="it holds no records"):
             tally_source("https://example.org/sales")
