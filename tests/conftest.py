@@ -8,6 +8,7 @@ Hypothesis profiles, chosen by HYPOTHESIS_PROFILE:
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -50,6 +51,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         function._hypothesis_internal_use_settings = settings(
             asked, max_examples=asked.max_examples * SOAK_FACTOR
         )
+
+
+@pytest.fixture(autouse=True)
+def quiet_logger() -> Iterator[None]:
+    """Give the package's logger back as it was, whatever a test configured."""
+    logger = logging.getLogger("tallybook")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    yield
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers[:] = before[1:]
 
 
 @pytest.fixture(scope="session")
