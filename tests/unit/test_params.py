@@ -419,3 +419,21 @@ class TestDays:
         there = validate_parameters(model, raw, now=now)
         assert list(dict(here).values()) == [date(2013, 2, 8), date(2013, 2, 9)]
         assert list(dict(there).values()) == [date(2013, 2, 9), date(2013, 2, 10)]
+
+
+class TestRareCells:
+    """Branches that random cells only reach now and then."""
+
+    def test_an_annotation_in_quotes_has_to_be_a_type(self):
+        """What stands in the quotes is parsed, not run."""
+        assert values_of("top: 'int' = 3") == {"top": 3}
+        assert "is not a type" in lines_of("top: 'int +' = 3")[1]
+
+    def test_a_default_without_an_annotation_gives_the_type(self):
+        """A table as well."""
+        assert values_of("limits = {'low': 1}") == {"limits": {"low": 1}}
+
+    @pytest.mark.parametrize("source", ["top = 1\0", "top = " + "-" * 100_000 + "1"])
+    def test_what_no_parser_takes_is_refused(self, source: str):
+        """A NUL, or nesting without end: a line and a reason, no traceback."""
+        assert lines_of(source)[1].startswith("not Python")
