@@ -13,6 +13,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from .errors import ValidationError
+from .files import unescape_formulae
 from .judge import ROW
 from .records import Chunk
 
@@ -55,7 +56,8 @@ def read_corrections(path: Path) -> pl.DataFrame:
 
 
 def _scan_text(path: Path) -> pl.LazyFrame:
-    return pl.scan_csv(path, infer_schema=False, glob=False)
+    found = pl.scan_csv(path, infer_schema=False, glob=False)
+    return found.with_columns(unescape_formulae(pl.all()))
 
 # %% ../../nbs/13_replay.ipynb #93a10f20
 def correct(chunk: Chunk, corrections: pl.DataFrame) -> Chunk:

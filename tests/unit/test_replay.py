@@ -69,6 +69,15 @@ class TestReplay:
                 tmp_path / "in.parquet", corrections=found.with_columns(value=pl.lit("many"))
             )
 
+    def test_text_that_was_escaped_for_spreadsheets_comes_back_as_it_was(self, tmp_path: Path):
+        """What nobody corrected is rejected again, letter for letter."""
+        source = write(tmp_path, [("2026-01-01", "a", "1"), ("2026-01-01", "a", "=1+1")])
+        rejects = tmp_path / "r.csv"
+        before = tally_source(source, rejects_path=rejects)
+        assert "'=1+1" in rejects.read_text()
+        after = tally_source(source, corrections=read_corrections(rejects))
+        assert after.reasons.equals(before.reasons)
+
     @pytest.mark.parametrize(
         ("change", "message"),
         [
