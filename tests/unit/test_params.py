@@ -433,7 +433,9 @@ class TestRareCells:
         """A table as well."""
         assert values_of("limits = {'low': 1}") == {"limits": {"low": 1}}
 
-    @pytest.mark.parametrize("source", ["top = 1\0", "top = " + "-" * 100_000 + "1"])
+    @pytest.mark.parametrize(
+        "source", ["top = 1\0", "top = " + "-" * 100_000 + "1"], ids=["nul", "deep"]
+    )
     def test_what_no_parser_takes_is_refused(self, source: str):
         """A NUL, or nesting without end: a line and a reason, no traceback."""
         assert lines_of(source)[1].startswith("not Python")

@@ -421,7 +421,7 @@ class TestPipes:
         ("content", "options"),
         [
             (b"a;b\n1;2\n", {}),
-            (gzip.compress(b"a,b\n1,2\n"), {}),
+            (gzip.compress(b"a,b\n1,2\n", mtime=0), {}),
             (b'{"a": "1", "b": "2"}\n', {"format": "ndjson"}),
             ("a,b\n1,2\n".encode("utf-16"), {"encoding": "utf-16"}),
         ],
