@@ -139,24 +139,27 @@ def _table_names(text: str, shown: str) -> tuple[str, ...]:
         )
     return tuple(inside.replace('""', '"') or plain for inside, plain in _NAME.findall(text))
 
-# %% ../../nbs/13_database.ipynb #90cb7f1a
+# %% ../../nbs/13_database.ipynb #c2184a15
 def _driver(name: str, shown: str) -> ModuleType:
-    """Load an ADBC driver."""
+    """Load a module of the extra."""
     try:
-        return import_module(f"adbc_driver_{name}.dbapi")
+        return import_module(name)
     except ImportError as error:
         raise SourceError(
             f"cannot read {shown}: the driver is missing. "
             "Install it with: pip install 'tallybook[db]'",
-            context={"source": shown, "missing": f"adbc-driver-{name}"},
+            context={"source": shown, "missing": name.partition(".")[0].replace("_", "-")},
         ) from error
+
+
+_PREFIX: Final = r"^(?:[A-Z_]+: (?:\[\w+\] )?|ArrowArrayStream::\w+\(\) failed \(\d+\): )"
 
 
 def _said(error: Exception, secrets: Iterable[str]) -> str:
     """Return the one line of a driver's error that says what is wrong."""
     lines = str(error).splitlines() or [type(error).__name__]
     server = re.search(r"(?:ERROR|FATAL): +(.+)", str(error))
-    text = server[1] if server else re.sub(r"^[A-Z_]+: (?:\[\w+\] )?", "", lines[0])
+    text = server[1] if server else re.sub(_PREFIX, "", lines[0])
     for secret in secrets:
         text = text.replace(secret, "***")
     return text.rstrip(".: ")
@@ -167,7 +170,7 @@ def _explained(shown: str, driver: ModuleType, secrets: Iterable[str] = ()) -> I
     """Turn what a driver raises into one error without its cause, which may hold secrets."""
     try:
         yield
-    except (driver.Error, pl.exceptions.PolarsError) as error:
+    except (driver.Error, pl.exceptions.PolarsError, RuntimeError) as error:  # Nanoarrow's is one
         raise SourceError(
             f"cannot read {shown}: {_said(error, secrets)}",
             context={"source": shown, "sqlstate": getattr(error, "sqlstate", None)},
@@ -330,7 +333,7 @@ def _check_encoding(connection: Connection, shown: str) -> None:
             context={"source": shown, "encoding": encoding},
         )
 
-# %% ../../nbs/13_database.ipynb #2dc8ad58
+# %% ../../nbs/13_database.ipynb #4257cc6a
 def _from_settings(config: DatabaseConfig) -> str:
     user, password = quote(config.username, ""), quote(config.password.get_secret_value(), "")
     place = f"{config.host}:{config.port}/{quote(config.database, '')}"
@@ -373,7 +376,7 @@ def _secrets(address: DatabaseAddress, uri: str) -> set[str]:
 
 
 def _postgres_chunks(address: DatabaseAddress, config: DatabaseConfig | None) -> Iterator[Chunk]:
-    driver = _driver("postgresql", address.shown)
+    driver = _driver("adbc_driver_postgresql.dbapi", address.shown)
     uri = postgres_uri(address, config)
     with (
         _explained(address.shown, driver, _secrets(address, uri)),
@@ -402,7 +405,7 @@ def _no_such_table(connection: Connection, tables: str, address: DatabaseAddress
         context={"source": address.shown, "tables": there},
     )
 
-# %% ../../nbs/13_database.ipynb #656ce011
+# %% ../../nbs/13_database.ipynb #eb510c43
 def _sqlite_cell(name: str) -> str:
     """Return the SELECT item that hands a value over as bytes."""
     column = quoted(name)
@@ -451,16 +454,16 @@ def _from_bytes(batch: pl.DataFrame) -> pl.DataFrame:
 
 def _sqlite_batches(connection: Connection, address: DatabaseAddress) -> Iterator[pl.DataFrame]:
     query, values = address.query, address.parameters
+    arrow = _driver("nanoarrow", address.shown)
     columns = _fetch(connection, f"SELECT * FROM ({query}\n) LIMIT 0", values).columns
     with connection.cursor() as cursor:
         cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(BATCH_ROWS)})
         cursor.execute(sqlite_select(query, _single(columns, address.shown)), list(values) or None)
-        rows = pl.scan_arrow_c_stream(cursor.fetch_arrow())
-        batches = rows.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True)
         yield pl.DataFrame(schema=dict.fromkeys((BROKEN, *columns), pl.String))
-        yield from (_from_bytes(batch) for batch in batches if batch.height)
+        with arrow.ArrayStream(cursor.fetch_arrow()) as batches:
+            yield from (_from_bytes(pl.DataFrame(batch)) for batch in batches.iter_chunks())
 
-# %% ../../nbs/13_database.ipynb #65a35cd7
+# %% ../../nbs/13_database.ipynb #afad2c5f
 _SQLITE_TABLES: Final = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') ORDER BY 1"
 
 
@@ -486,7 +489,7 @@ def _sqlite_path(address: DatabaseAddress) -> Path:
 
 
 def _sqlite_chunks(address: DatabaseAddress, path: Path) -> Iterator[Chunk]:
-    driver = _driver("sqlite", address.shown)
+    driver = _driver("adbc_driver_sqlite.dbapi", address.shown)
     uri = f"file:{quote(str(path.absolute()))}?mode=ro"
     with _explained(address.shown, driver), driver.connect(uri) as connection:
         try:

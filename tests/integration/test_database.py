@@ -329,11 +329,32 @@ class TestSqlite:
         with closing(sqlite3.connect(tmp_path / "my shop?.db")) as opened, opened:
             opened.execute(
                 "CREATE TABLE many AS WITH RECURSIVE n(i) AS "
-                "(SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 200000) SELECT i FROM n"
+                "(SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 2000000) SELECT i FROM n"
             )
-        chunks = open_database(f"{shop}?table=many").chunks()
-        assert next(chunks).frame.collect().height == database.BATCH_ROWS
-        chunks.close()
+        command = [sys.executable, "-c", LEAVING, f"{shop}?table=many"]  # a crash is its own
+        left = subprocess.run(command, capture_output=True, check=False, text=True)
+        assert (left.returncode, left.stdout) == (0, "left\n"), left.stderr
+
+    def test_error_half_way(self, shop):
+        """What fails after the first batch is an error in the database's own words."""
+        late = "SELECT CASE WHEN id < 6 THEN '{}' ELSE '{' END AS doc FROM orders"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(database, "BATCH_ROWS", 2)
+            assert failure(f"{shop}?query=SELECT json(doc) AS doc FROM ({late})") == (
+                "malformed JSON"
+            )
+
+
+LEAVING = """
+import sys
+from tallybook import database
+database.BATCH_ROWS = 20_000
+for _ in range(60):
+    chunks = database.open_database(sys.argv[1]).chunks()
+    assert next(chunks).frame.collect().height == 20_000
+    chunks.close()
+print("left")
+"""
 
 
 PEAK = """
