@@ -32,8 +32,8 @@ from polars.exceptions import PanicException, PolarsError
 from .errors import SourceError, did_you_mean
 
 # %% auto #0
-__all__ = ['PACKED', 'LONGEST', 'spoken', 'unreadable', 'reading', 'check_file', 'member_name', 'Plain', 'open_plain', 'spool',
-           'view', 'text_view', 'reading_text', 'check_lines']
+__all__ = ['PACKED', 'LONGEST', 'spoken', 'unreadable', 'reading', 'check_file', 'member_name', 'Plain', 'spool_folder',
+           'open_plain', 'spool', 'view', 'text_view', 'reading_text', 'check_lines']
 
 # %% ../../nbs/13_spool.ipynb #72356436
 _DAMAGE: Final = (
@@ -183,11 +183,16 @@ def _keep(file: IO[bytes]) -> Plain:
     weakref.finalize(plain, os.close, plain.descriptor)
     return plain
 
-# %% ../../nbs/13_spool.ipynb #42c29fcf
+# %% ../../nbs/13_spool.ipynb #398ddc5c
 _PIECE: Final = 1 << 20
 
 
-def _spool_folder() -> str | None:
+def spool_folder() -> str | None:
+    """Return where copies of large inputs go: `/var/tmp`, as `/tmp` is often memory; or `TMPDIR`.
+
+    Returns:
+        The folder; None lets `tempfile` choose.
+    """
     chosen = "TMPDIR" in os.environ or not Path("/var/tmp").is_dir()  # noqa: S108
     return None if chosen else "/var/tmp"  # noqa: S108
 
@@ -237,7 +242,7 @@ def spool(name: str, content: io.BufferedReader, suffix: str, encoding: str = "u
     Raises:
         SourceError: When it is damaged, not in that encoding, or empty.
     """
-    with reading(name), tempfile.TemporaryFile(dir=_spool_folder()) as spooled:
+    with reading(name), tempfile.TemporaryFile(dir=spool_folder()) as spooled:
         packing = suffix if suffix in PACKED else _sniffed(content)
         try:
             with _unpacked(name, content, packing) as unpacked:
