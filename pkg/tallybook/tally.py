@@ -166,7 +166,7 @@ def roll_up(partial: pl.DataFrame, every: Period | None = None) -> pl.DataFrame:
         return merge(partial.select(pl.exclude("period")))
     return merge(partial.with_columns(pl.col("period").dt.truncate(every.value)))
 
-# %% ../../nbs/11_tally.ipynb #0063164e
+# %% ../../nbs/11_tally.ipynb #813a5cf7
 TOTALS: Final = (
     *_SHOWN,
     "total_amount",
@@ -193,15 +193,22 @@ def finalize(partial: pl.DataFrame) -> pl.DataFrame:
         of an amount of that rank; Float64.
     """
     totals = _settle(partial)
-    average = pl.col("total_amount").cast(pl.Float64) / pl.col("transaction_count")
     exact = "total_amount" in totals.columns
-    measured = totals.with_columns(avg_amount=average) if exact else totals
+    measured = totals.with_columns(_averages(totals)) if exact else totals
     by_size = "total_amount" if exact else "transaction_count"
     periods = _keys(partial.columns, ("period",))
     columns = [*(name for name in TOTALS if name in measured.columns), *_spread_columns(measured)]
     return measured.select(columns).sort(
         *periods, by_size, "category", descending=[False] * len(periods) + [True, False]
     )
+
+
+def _averages(totals: pl.DataFrame) -> pl.Series:
+    """Divide totals by counts, rounding once. Polars rounds twice where all counts are the same."""
+    scale = 10 ** getattr(totals.schema["total_amount"], "scale", 0)
+    units, counts = totals["total_amount"].to_physical(), totals["transaction_count"]
+    quotients = [unit / (count * scale) for unit, count in zip(units, counts, strict=True)]
+    return pl.Series("avg_amount", quotients, dtype=pl.Float64)
 
 
 def _spread_columns(totals: pl.DataFrame) -> list[str]:

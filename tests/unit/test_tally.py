@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tallybook.errors import ExactnessError, ValidationError
@@ -153,6 +153,7 @@ class TestSpread:
             assert math.isclose(totals[name].item(), true, rel_tol=RELATIVE_ERROR * 1.001)
 
     @given(ROWS, st.integers(0, 30))
+    @example([("a", Decimal(0), 0)] * 3 + [("b", Decimal(n) / 10**9, 0) for n in (0, 0, 1)], 0)
     def test_it_merges_like_everything_else(self, rows, cut):
         """Bit for bit, and with the same totals as without it."""
         pieces = [partial(records(part), spread=True) for part in (rows[cut:], rows[:cut])]
