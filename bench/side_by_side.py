@@ -6,21 +6,38 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 Seconds = dict[str, float]
 
 
-def medians(ways: Mapping[str, Callable[[], object]], *, rounds: int) -> Seconds:
-    """Run every way once per round, the first round not counted; return the median seconds."""
-    taken: dict[str, list[float]] = {name: [] for name in ways}
+class Cost(NamedTuple):
+    """How long something takes: on the clock, and of the processors' time."""
+
+    seconds: float
+    processor: float
+
+
+def costs(ways: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, Cost]:
+    """Run every way once per round, the first round not counted; return the medians."""
+    taken: dict[str, list[Cost]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
             gc.collect()
-            started = time.perf_counter()
+            started, busy = time.perf_counter(), time.process_time()
             way()
             if turn:
-                taken[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in taken.items()}
+                cost = Cost(time.perf_counter() - started, time.process_time() - busy)
+                taken[name].append(cost)
+    medians = {
+        name: map(statistics.median, zip(*all_, strict=True)) for name, all_ in taken.items()
+    }
+    return {name: Cost(*both) for name, both in medians.items()}
+
+
+def medians(ways: Mapping[str, Callable[[], object]], *, rounds: int) -> Seconds:
+    """Return the median seconds on the clock of every way (see `costs`)."""
+    return {name: cost.seconds for name, cost in costs(ways, rounds=rounds).items()}
 
 
 def show(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

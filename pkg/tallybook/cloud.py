@@ -26,7 +26,7 @@ from .config import AppConfig, StorageConfig
 from .errors import OutputError, SourceError, did_you_mean
 from .local import file_format, open_file
 from .log import get_logger
-from .records import Chunk, Format, ReadOptions, Source
+from .records import Chunk, Format, ReadOptions, Source, altered
 from .spool import spool_folder
 
 if TYPE_CHECKING:
@@ -407,7 +407,7 @@ def _object_chunks(
             source = _open_copy(store, address, remote, path, options)
     with _named(path, url):
         for chunk in source.chunks():
-            yield replace(chunk, source=url)
+            yield altered(chunk, lambda one: replace(one, source=url))
 
 
 def _chunks(

@@ -16,7 +16,7 @@ import polars as pl
 
 from .errors import SourceError
 from .judge import Cell, amount_cell, timestamp_cell
-from .records import Source
+from .records import Chunk, Source, attempt
 from .schema import ISO_8601, RecordSchema
 
 # %% auto #0
@@ -126,7 +126,7 @@ def propose_schema(source: Source) -> Proposal:
         SourceError: When there are no rows to look at.
     """
     chunk = next(iter(islice(source.chunks(), 1)), None)
-    head = None if chunk is None else chunk.frame.select(*chunk.dtypes).head(_ROWS).collect()
+    head = None if chunk is None else next(attempt(chunk, _head))
     if head is None or head.is_empty():
         raise SourceError(f"{source.name}: there are no records to look at")
     times = {c.name: ways for c in head if (ways := _timely(c))}
@@ -139,6 +139,10 @@ def propose_schema(source: Source) -> Proposal:
     roles["category"] = _category(left, numbers)
     fitting = [times.get(str(roles["timestamp"]), []), numbers.get(str(roles["amount"]), [])]
     return _proposal(roles, fitting)
+
+
+def _head(chunk: Chunk) -> pl.DataFrame:
+    return chunk.frame.select(*chunk.dtypes).head(_ROWS).collect()
 
 
 def _timely(column: pl.Series) -> list[_Way]:

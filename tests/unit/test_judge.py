@@ -381,12 +381,21 @@ GLANCED_TIME = st.one_of(
     st.datetimes(min_value=datetime(2026, 3, 29), max_value=datetime(2026, 3, 29, 4)).map(str),
     st.dates().map(str),
     st.sampled_from(["2026-02-30T00:00:00Z", "2026-03-01T23:59:60Z", "9999-12-31 23:59:59"]),
+    st.sampled_from(["2026- 3-01", "2026-03-1 ", "+2026-3-01", "2\xa026-03-01", "٢026-03-01"]),
+    st.from_regex(
+        r"[12+ -][0-9 ]{3}-[0-9 :;]{2}-[0-9 \t]{2}([T ][0-9 ]{2}:[0-9 /]{2}:[0-9 +]{2}Z?)?",
+        fullmatch=True,
+    ),
 )
 GLANCED_NUMBER = st.one_of(
     CELL,
     st.decimals(allow_nan=False, allow_infinity=False, places=3).map(str),
     st.from_regex(r"[+-]?[0-9]{1,30}(\.[0-9]{0,20})?", fullmatch=True),
+    st.from_regex(r"[+-]?[0-9]{0,9}\.?[0-9]{0,12}[eE][+-]?[0-9]{1,5}", fullmatch=True),
+    st.from_regex(r"-?0?\.0{0,9}[0-9]{0,4}", fullmatch=True),
 )
+STRANGE_LETTERS = " a\t\x7f\x85\xa0é\u1680\u2003\u3000茶"
+GLANCED_NAME = st.one_of(CELL, st.text(alphabet=STRANGE_LETTERS, max_size=3))
 
 
 class TestJudging:
@@ -452,7 +461,7 @@ class TestJudging:
         assert not kept & turned_away
 
     @given(
-        st.lists(st.tuples(GLANCED_TIME, CELL, GLANCED_NUMBER), max_size=12),
+        st.lists(st.tuples(GLANCED_TIME, GLANCED_NAME, GLANCED_NUMBER), max_size=12),
         st.sampled_from(["UTC", "Europe/Berlin"]),
         st.sampled_from([0, 2, 9, 18]),
         st.booleans(),

@@ -10,22 +10,24 @@ import sys
 import threading
 import zipfile
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from polars.exceptions import PolarsError
 from tests.hostile.workbook import workbook
 
 from tallybook import delimited, spool
-from tallybook.delimited import Layout, column_names, is_plain, take_apart
+from tallybook.delimited import Layout, column_names, is_plain, seems_regular, take_apart
 from tallybook.errors import SourceError
 from tallybook.judge import BROKEN, ROW
 from tallybook.local import SUFFIXES, Format, file_format
 from tallybook.notation import items
 from tallybook.probe import first_damaged
-from tallybook.records import BATCH_ROWS, ReadOptions
+from tallybook.records import BATCH_ROWS, ReadOptions, attempt
 from tallybook.sources import open_source
 from tallybook.spool import open_plain
 
@@ -54,7 +56,8 @@ def read(path, **options):
 def everything(path, **options):
     """Return all records of a source in one frame."""
     source = open_source(path, ReadOptions(**options))
-    return pl.concat(chunk.frame for chunk in source.chunks()).collect()
+    frames = (attempt(chunk, lambda one: one.frame.collect()) for chunk in source.chunks())
+    return pl.concat(chain.from_iterable(frames))
 
 
 def csv_text(delimiter=","):
@@ -299,6 +302,44 @@ class TestDelimited:
             wanted = [ROW, BROKEN, *layout.columns]
             quick = delimited._quick(file, layout).select(wanted).collect()
             assert quick.rows() == pl.concat(careful).select(wanted).rows()
+
+    @example([["a", "b"], ["1", "2", "3"], ["4"]], "\n", True)
+    @example([["a", "b", "c"], ["", "2", "3", ""], ["", ""]], "\r\n", False)
+    @given(
+        st.lists(
+            st.lists(st.sampled_from(["", "a", "é", "1\r", "\r", '"']), min_size=1, max_size=4),
+            min_size=2,
+            max_size=5,
+        ),
+        st.sampled_from(["\n", "\r\n"]),
+        st.booleans(),
+    )
+    def test_a_hopeful_scan_agrees_or_stops(self, tmp_path_factory, rows, end, closed):
+        """Whichever columns are asked for."""
+        path = tmp_path_factory.getbasetemp() / "hopeful.csv"
+        path.write_bytes((end.join(map(",".join, rows)) + end * closed).encode() or b"\n")
+        file = open_plain(path)
+        layout = Layout(",", tuple(f"c{place}" for place in range(len(rows[0]))))
+        if not seems_regular(file, layout):
+            return
+        careful = pl.concat(one.frame for one in delimited._careful("q", file, layout)).collect()
+        for wanted in ([ROW, *layout.columns], [ROW, "c0"], [ROW, layout.columns[-1]]):
+            try:
+                quick = delimited._quick(file, layout, None).select(wanted).collect()
+            except PolarsError:
+                assert careful[BROKEN].null_count() < careful.height
+            else:
+                assert careful[BROKEN].null_count() == careful.height
+                assert quick.rows() == careful.select(wanted).rows()
+
+    @pytest.mark.parametrize("letter", ["é", "\r\n"])
+    def test_pieces_may_end_anywhere(self, tmp_path: Path, letter: str, monkeypatch):
+        """Inside a letter, or between CR and LF."""
+        monkeypatch.setattr(delimited, "_PIECE", 1)
+        (tmp_path / "a.csv").write_bytes(f"a,b\r\n1,{letter}".encode())
+        assert seems_regular(open_plain(tmp_path / "a.csv"), Layout(",", ("a", "b")))
+        (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\r")
+        assert not seems_regular(open_plain(tmp_path / "a.csv"), Layout(",", ("a", "b")))
 
     def test_ragged_rows_keep_their_text_and_their_number(self, tmp_path: Path):
         """Too short, too long, quoted over lines; a blank line is no record."""
