@@ -20,7 +20,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallybook.charts import (
-    _spread,
     chart_png,
     chart_spec,
     chart_svg,
@@ -32,6 +31,7 @@ from tallybook.charts import (
     trend,
 )
 from tallybook.errors import ExactnessError, SchemaError, ValidationError
+from tallybook.marks import spread
 from tallybook.types import Period
 
 MONEY = pl.Decimal(38, 9)
@@ -845,15 +845,15 @@ class TestSpread:
         """No two overlap, all are inside, and the order is kept."""
         labels.sort()
         wanted, heights = [y for y, _ in labels], [height for _, height in labels]
-        placed = _spread(wanted, heights, 300)
+        placed = spread(wanted, heights, 300)
         edges = [(y - h / 2, y + h / 2) for y, h in zip(placed, heights, strict=True)]
         assert all(a[1] <= b[0] + 1e-6 for a, b in itertools.pairwise(edges))
         assert all(top >= -1e-6 and bottom <= 300 + 1e-6 for top, bottom in edges)
 
     def test_moves_as_little_as_possible(self) -> None:
         """Labels with room stay; two that collide share the way."""
-        assert _spread([50, 150], [20, 20], 300) == [50, 150]
-        assert _spread([100, 100, 250], [20, 20, 20], 300) == [90, 110, 250]
+        assert spread([50, 150], [20, 20], 300) == [50, 150]
+        assert spread([100, 100, 250], [20, 20, 20], 300) == [90, 110, 250]
 
 
 DRAW_ALL = """
