@@ -41,9 +41,15 @@ for name in [name for name in os.environ if name.upper().startswith("TALLYBOOK_"
     del os.environ[name]  # a developer's own settings decide nothing here
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under the soak profile, multiply the examples of every property, also where it sets them."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under the soak profile, multiply the examples of every property, also where it sets them.
+
+    Under the others, leave out what is marked `soak`.
+    """
     if PROFILE != "soak":
+        long = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
         return
     functions = {getattr(item.obj, "__func__", item.obj) for item in items if hasattr(item, "obj")}
     for function in filter(is_hypothesis_test, functions):

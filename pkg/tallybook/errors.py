@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Protocol
 
 # %% auto #0
 __all__ = ['ErrorCode', 'ProcessingError', 'ValidationError', 'SchemaError', 'ConfigError', 'ParameterError', 'SourceError',
-           'OutputError', 'ExactnessError', 'FetchError', 'GateError', 'HasExitCode', 'ReportError', 'nearest',
-           'did_you_mean']
+           'OutputError', 'ExactnessError', 'FetchError', 'LedgerError', 'LateWriteError', 'GateError', 'HasExitCode',
+           'ReportError', 'nearest', 'did_you_mean']
 
-# %% ../../nbs/01_errors.ipynb #757106a8
+# %% ../../nbs/01_errors.ipynb #cd3e8421
 class ErrorCode(StrEnum):
     """What went wrong, as a stable word: the same in logs, manifests and HTTP answers."""
 
@@ -31,6 +31,8 @@ class ErrorCode(StrEnum):
     FETCH_FAILED = "FETCH_FAILED"
     EXTERNAL_SERVICE_FAILED = "EXTERNAL_SERVICE_FAILED"
     REPORT_FAILED = "REPORT_FAILED"
+    LEDGER_FAILED = "LEDGER_FAILED"
+    LATE_WRITE = "LATE_WRITE"
 
 # %% ../../nbs/01_errors.ipynb #f5918930
 class ProcessingError(Exception):
@@ -95,7 +97,7 @@ class SourceError(ProcessingError):
     default_code: ClassVar[ErrorCode] = ErrorCode.SOURCE_UNREADABLE
     exit_code: int = 2
 
-# %% ../../nbs/01_errors.ipynb #b5dc4da0
+# %% ../../nbs/01_errors.ipynb #bf5dfb5a
 class OutputError(ProcessingError):
     """A result cannot be written: no space left, no permission. An older result is untouched."""
 
@@ -112,6 +114,18 @@ class FetchError(ProcessingError):
     """A server did not give a complete, verified answer in time."""
 
     default_code: ClassVar[ErrorCode] = ErrorCode.FETCH_FAILED
+
+
+class LedgerError(ProcessingError):
+    """The ledger of runs cannot be opened, read or written. What it acknowledged is still there."""
+
+    default_code: ClassVar[ErrorCode] = ErrorCode.LEDGER_FAILED
+
+
+class LateWriteError(LedgerError):
+    """A worker wrote about a run that is no longer its own. Its work is to be stopped and dropped."""
+
+    default_code: ClassVar[ErrorCode] = ErrorCode.LATE_WRITE
 
 # %% ../../nbs/01_errors.ipynb #2c5b31d5
 class GateError(ProcessingError):

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['content_security_policy', 'script_json', 'vega_bundle', 'Heading', 'prose', 'sections', 'opening', 'Piece',
-           'data_uri', 'chart_piece', 'plain', 'piece', 'Code', 'Block', 'coloured', 'blocks', 'when', 'whole', 'size',
-           'duration', 'render_page']
+           'data_uri', 'chart_piece', 'piece', 'Code', 'Block', 'coloured', 'blocks', 'when', 'whole', 'size',
+           'duration', 'said', 'assemble', 'Fault', 'fault', 'rescue', 'render_page']
 
-# %% ../../nbs/22_page.ipynb #5d93cf8e
+# %% ../../nbs/22_page.ipynb #5eb0e352
 import base64
 import hashlib
 import json
@@ -35,6 +35,8 @@ from pygments.lexers import PythonLexer
 
 from .config import resource_path
 from .errors import OutputError
+from .evidence import seal
+from .failure import advice, log_lines, plain, repeat_command, short_trace
 from .files import replacing
 
 # %% ../../nbs/22_page.ipynb #40954a94
@@ -122,7 +124,7 @@ def vega_bundle() -> str:
         _write_cached(path, text)
     return text
 
-# %% ../../nbs/22_page.ipynb #b2829ffb
+# %% ../../nbs/22_page.ipynb #4d4baa9d
 _Anchor: TypeAlias = Callable[[dict[str, Any], int], str]
 
 
@@ -137,7 +139,18 @@ class Heading:
 
 def _anchors() -> _Anchor:
     """Return a function that names each heading it is given, and no two alike."""
-    taken = Counter(["content", "manifest", "parameters", "provenance", "failure"])
+    taken = Counter(
+        [
+            "content",
+            "manifest",
+            "evidence",
+            "looks",
+            "parameters",
+            "provenance",
+            "failure",
+            "rescued",
+        ]
+    )
 
     def anchor(token: dict[str, Any], _index: int) -> str:
         slug = re.sub(r"\W+", "-", token["text"].lower()).strip("-") or "section"
@@ -149,6 +162,7 @@ def _anchors() -> _Anchor:
 
 def _table(_renderer: object, text: str) -> str:
     """Frame a table so that it scrolls, by keyboard too; one of a single row becomes figures."""
+    text = re.sub(r"<th((?: [^>]*)?)></th>", r"<td\1></td>", text)  # a corner is no head
     cells = re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", text, flags=re.DOTALL)
     if text.count("<tr>") == 2:  # noqa: PLR2004 - the heads and one row
         return _figures(cells[: len(cells) // 2], cells[len(cells) // 2 :])
@@ -228,10 +242,9 @@ def opening(cells: Sequence[_Cell]) -> tuple[Markup, list[_Cell]]:
     rest = {**first, "source": first["source"][found.end() :]}
     return prose(lede, trusted=True), [rest, *cells[1:]]
 
-# %% ../../nbs/22_page.ipynb #b6f151e5
+# %% ../../nbs/22_page.ipynb #c03cc7cd
 _SPEC = "application/vnd.vegalite."
 _PICTURES = ("image/svg+xml", "image/png", "image/jpeg")
-_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 @dataclass(frozen=True)
@@ -258,7 +271,7 @@ def data_uri(mime: str, data: str) -> str:
     packed = base64.b64encode(data.encode()).decode() if mime == "image/svg+xml" else data
     return f"data:{mime};base64,{''.join(packed.split())}"
 
-# %% ../../nbs/22_page.ipynb #b67de272
+# %% ../../nbs/22_page.ipynb #316e7239
 def _title(spec: Mapping[str, Any]) -> str:
     """Return a chart's title, as Vega-Lite's short and long forms have it."""
     title = spec.get("title") or ""
@@ -292,16 +305,6 @@ def _shown(data: Mapping[str, Any]) -> Piece:
     if pictures:
         return Piece("image", data_uri(pictures[0], data[pictures[0]]), text)
     return Piece("text", text)
-
-
-def plain(text: str) -> str:
-    r"""Return a terminal's text without its colours.
-
-    Examples:
-        >>> plain("\x1b[31mred\x1b[0m")
-        'red'
-    """
-    return _ANSI.sub("", text)
 
 
 def piece(output: Mapping[str, Any]) -> Piece:
@@ -436,7 +439,21 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min {rest} s" if hours else f"{minutes} min {rest} s"
 
-# %% ../../nbs/22_page.ipynb #068fd98a
+# %% ../../nbs/22_page.ipynb #e2d23e47
+def said(value: object) -> str:
+    """Return a parameter or a recorded value as a reader says it.
+
+    Examples:
+        >>> said("Rome"), said(None), said(["Rome", 3]), said({"top": 5})
+        ('Rome', 'not set', 'Rome, 3', '{"top": 5}')
+    """
+    if value is None:
+        return "not set"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(said, value))
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+# %% ../../nbs/22_page.ipynb #8943e1ea
 _ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 20"><path fill="none" '
     'stroke="#0069a6" stroke-width="2" d="M4 2v16M9 2v16M14 2v16M19 2v16M1 15 22 5"/></svg>'
@@ -455,11 +472,59 @@ def _templates() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    filters = (script_json, basename, plain, when, whole, size, duration)
-    environment.filters.update({function.__name__: function for function in filters})
+    filters = (script_json, basename, plain, when, whole, size, duration, said)
+    about_failures = (advice, repeat_command, short_trace)
+    functions = (*filters, *about_failures)
+    environment.filters.update({function.__name__: function for function in functions})
     return environment
 
-# %% ../../nbs/22_page.ipynb #38fca788
+# %% ../../nbs/22_page.ipynb #05eefef9
+def assemble(
+    template: str, *, has_charts: bool = False, assets: Sequence[str] = (), **shown: object
+) -> str:
+    """Return a page in Tallybook's looks as one HTML file that needs nothing else.
+
+    Args:
+        template: A file in `templates/report` that extends `base.html.j2`.
+        has_charts: Whether to put Vega into it.
+        assets: More style sheets (`.css`) and scripts (`.js`) from that folder.
+        shown: What the template shows.
+    """
+    more = [_asset(name) for name in assets if name.endswith(".js")]
+    scripts = [vega_bundle()] * has_charts + [_asset("report.js"), *more]
+    sheets = ("language.css", "report.css", *(name for name in assets if name.endswith(".css")))
+    return (
+        _templates()
+        .get_template(template)
+        .render(
+            looks=script_json(json.loads(_asset("looks.json"))),
+            icon=data_uri("image/svg+xml", _ICON),
+            policy=content_security_policy(scripts),
+            style=_html("".join(map(_asset, sheets))),
+            scripts=[_html(text) for text in scripts],
+            **shown,
+        )
+    )
+
+# %% ../../nbs/22_page.ipynb #b038cdd6
+@dataclass(frozen=True)
+class Fault:
+    """The cell in which a run ended early: its number, its code, and the heading it stands under."""
+
+    number: int
+    source: Markup
+    heading: Heading | None
+
+
+def fault(cells: Sequence[_Cell], manifest: Mapping[str, Any]) -> Fault | None:
+    """Find the cell in which a run ended early; None where the manifest names none."""
+    number = (manifest.get("error") or {}).get("cell")
+    if not number or number > len(cells):
+        return None
+    above = blocks(cells[:number])[1]
+    return Fault(number, coloured(cells[number - 1]["source"]), above[-1] if above else None)
+
+
 def _reached(cells: Sequence[_Cell], manifest: Mapping[str, Any]) -> int | None:
     """Return the number of the cell at which a run ended early; None where it went through."""
     if manifest["state"] == "ok":
@@ -468,35 +533,61 @@ def _reached(cells: Sequence[_Cell], manifest: Mapping[str, Any]) -> int | None:
     failed = (manifest.get("error") or {}).get("cell") or 1
     return max([failed, *ran])
 
+# %% ../../nbs/22_page.ipynb #1d515b92
+def rescue(folder: Path, manifest: Mapping[str, Any]) -> list[Piece]:
+    """Return as pieces of a page what a run had published in its folder.
 
-def render_page(notebook: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    Args:
+        folder: Where the manifest's files are.
+        manifest: Its `charts` and `tables` name them.
+    """
+    import polars as pl  # noqa: PLC0415
+
+    from tallybook.publish import table_html  # noqa: PLC0415
+
+    found = []
+    for chart in manifest["charts"]:
+        spec = json.loads((folder / chart["files"]["spec"]).read_text("utf-8"))
+        picture = (folder / chart["files"]["svg"]).read_text("utf-8")
+        found.append(chart_piece(spec, picture))
+    for table in manifest["tables"]:
+        frame = pl.read_parquet(folder / table["file"])
+        found.append(Piece("html", _html(table_html(frame, table["title"]))))
+    return found
+
+# %% ../../nbs/22_page.ipynb #ac595a2c
+def render_page(
+    notebook: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+    *,
+    log: str = "",
+    rescued: Sequence[Piece] = (),
+) -> str:
     """Return a run's report as one HTML file that needs nothing else.
 
     Args:
         notebook: The executed notebook, as nbformat has it in memory; it may have stopped half-way.
         manifest: What the run's `manifest.json` holds. Where `state` is not `ok`, its `reason`
             and its `error` (`cell`, `error`, `traceback`) head the page.
+        log: What the run's `log.jsonl` holds; the page of a run that failed shows the end of it.
+        rescued: Results that are not in the notebook, because nobody was left to put them there.
 
     Returns:
-        HTML with styles, scripts, charts and the manifest inside. Opened without a network it is
-        whole, and it makes no request.
+        HTML with styles, scripts, charts, the manifest and the evidence inside. Opened without a
+        network it is whole, and it makes no request.
     """
     lede, cells = opening(notebook["cells"])
     shown, headings = blocks(cells, last=_reached(cells, manifest))
-    has_charts = any(part.kind == "chart" for block in shown for part in block.pieces)
-    scripts = [vega_bundle()] * has_charts + [_asset("report.js")]
-    return (
-        _templates()
-        .get_template("report.html.j2")
-        .render(
-            manifest=manifest,
-            lede=lede,
-            blocks=shown,
-            headings=headings,
-            looks=script_json(json.loads(_asset("looks.json"))),
-            icon=data_uri("image/svg+xml", _ICON),
-            policy=content_security_policy(scripts),
-            style=_html(_asset("language.css") + _asset("report.css")),
-            scripts=[_html(text) for text in scripts],
-        )
+    pieces = [part for block in shown for part in block.pieces]
+    page = assemble(
+        "report.html.j2",
+        has_charts=any(part.kind == "chart" for part in (*pieces, *rescued)),
+        manifest=manifest,
+        lede=lede,
+        blocks=shown,
+        headings=headings,
+        fault=fault(cells, manifest),
+        log=log_lines(log),
+        rescued=rescued,
     )
+    return seal(page)

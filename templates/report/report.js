@@ -59,13 +59,19 @@
     }, []));
   }
 
+  /** Lines that were broken for another width, put together again: a sentence ends with a stop. */
+  function joined(lines) {
+    return [lines].flat().reduce((kept, line) => kept.length && !/[.:!?]$/.test(kept.at(-1))
+      ? [...kept.slice(0, -1), `${kept.at(-1)} ${line}`] : [...kept, String(line)], []);
+  }
+
   /** The chart's title in as many lines as it needs. */
   function titled(spec, room) {
     const title = isObject(spec.title) ? spec.title : { text: spec.title ?? "" };
     const { font, fontSize = 13, subtitleFontSize = 12 } = { font: spec.config.font ?? "sans-serif", ...spec.config.title };
     const broken = {
       text: wrapped([title.text].flat().join(" "), room, `bold ${fontSize}px ${font}`),
-      subtitle: wrapped(title.subtitle ?? [], room, `${subtitleFontSize}px ${font}`),
+      subtitle: wrapped(joined(title.subtitle ?? []), room, `${subtitleFontSize}px ${font}`),
     };
     return spec.title ? { ...spec, title: { ...title, ...broken } } : spec;
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ HOSTILE = (
 )
 
 
-def _report(runs: Path, parameters: dict[str, Any]) -> Path:
-    """Run the main report and return its page."""
-    run_report("category_totals", parameters, runs_dir=runs)
-    (page,) = runs.rglob("report.html")
+def _report(runs: Path, parameters: dict[str, Any], name: str = "category_totals") -> Path:
+    """Run a report and return its page."""
+    run_report(name, parameters, runs_dir=runs)
+    (page,) = (runs / name).rglob("report.html")
     return page
 
 
@@ -40,6 +41,21 @@ def hostile_names() -> tuple[str, ...]:
 def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The main report on the sample."""
     return _report(tmp_path_factory.mktemp("runs"), {})
+
+
+@pytest.fixture(scope="session")
+def page_of(report_page: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Any report on the sample, run when it is first asked for; the main one's run is known."""
+    runs = report_page.parents[2]
+
+    @cache
+    def run(name: str) -> Path:
+        if name == "category_totals":
+            return report_page
+        about_runs = {"runs_dir": str(runs)} if name == "run_health" else {}
+        return _report(tmp_path_factory.mktemp("every"), about_runs, name)
+
+    return run
 
 
 @pytest.fixture(scope="session")

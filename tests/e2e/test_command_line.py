@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tallybook.reports import list_reports
+
 TALLYBOOK = [str(Path(sys.executable).with_name("tallybook"))]
 
 
@@ -75,6 +77,16 @@ class TestProcess:
         assert "\x1b[1;31merror:" in on_a_terminal(*words, cwd=tmp_path)
         assert run(*words, cwd=tmp_path).stderr.splitlines()[-1].startswith("error: cannot read")
 
+    def test_columns_fit_a_terminal_and_lines_stay_whole_in_a_log(self, tmp_path: Path):
+        """A person reads two columns, a script one line for each report."""
+        shown = on_a_terminal("report", "list", cwd=tmp_path)
+        assert max(len(line.rstrip("\r")) for line in shown.splitlines()) <= 100 + len(
+            "\x1b[1m" * 4
+        )
+        lines = run("report", "list", cwd=tmp_path).stdout.splitlines()
+        assert len(lines) == len(list_reports())
+        assert [line.split()[0] for line in lines] == [one.name for one in list_reports()]
+
     def test_verbose_logs_json_lines(self, rides: Path):
         """On standard error, so that the answer stays clean."""
         result = run("process", "-i", "rides.csv", "-o", "t.csv", "-v", cwd=rides.parent)
@@ -102,6 +114,56 @@ class TestProcess:
         assert process.returncode == 130
         assert said.splitlines()[-1] == "cancelled; nothing was left behind"
         assert set(tmp_path.iterdir()) == before
+
+
+HIDDEN = "correct-horse-battery-staple"
+
+
+@pytest.fixture(scope="module")
+def new_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new report that was written, given a secret, checked and run, each by its command."""
+    folder = tmp_path_factory.mktemp("reports")
+    assert run("report", "new", "rides", "--folder", ".", cwd=folder).returncode == 0
+    (folder / "rides.csv").write_text(
+        "timestamp,category,amount\n2026-03-01,tea,2.10\n2026-03-02,cake,3\n2026-03-02,tea,x\n"
+    )
+    (folder / ".env").write_text(f"TALLYBOOK_SECRET_SALES={HIDDEN}\n")
+    path = folder / "rides.ipynb"
+    notebook = json.loads(path.read_text())
+    cells = notebook["cells"]
+    cells[1]["source"].append("\nfrom tallybook.vault import Secret, secret")
+    cells[2]["source"].append('\ntoken: Secret = "secret:NONE"  # what the sales service asks for')
+    cells[5]["source"].append('\nrecord("token_length", len(secret(token)))')
+    path.write_text(json.dumps(notebook))
+    return path
+
+
+class TestNewReport:
+    def test_it_runs_with_its_parameters_as_options(self, new_report: Path):
+        """From nothing to a page in two commands; a secret stays a reference wherever it is."""
+        checked = run("report", "check", "rides.ipynb", cwd=new_report.parent)
+        assert checked.stdout == "rides: nothing to mend\n"
+        words = ("--source", "rides.csv", "--top=1", "--since", "2026-03-01", "--unit", "EUR")
+        result = run(
+            *("report", "run", "rides.ipynb", *words, "--token", "secret:sales"),
+            cwd=new_report.parent,
+        )
+        assert result.returncode == 0, result.stderr
+        assert "  rows_rejected: 1\n" in result.stdout
+        assert f"  token_length: {len(HIDDEN)}\n" in result.stdout
+        [bundle] = (new_report.parent / "runs" / "rides").iterdir()
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        assert manifest["state"] == "ok"
+        given = manifest["parameters"]
+        assert (given["token"], given["since"]) == ("secret:sales", "2026-03-01")
+        kept = [path for path in bundle.rglob("*") if path.is_file()]
+        assert [path.name for path in kept if HIDDEN.encode() in path.read_bytes()] == []
+
+    def test_a_secret_that_is_not_there_is_named(self, new_report: Path):
+        """With the places that were searched; the report fails, since it needs it."""
+        result = run("report", "run", "rides.ipynb", "--source=rides.csv", cwd=new_report.parent)
+        assert result.returncode == 4
+        assert "there is no secret NONE: set TALLYBOOK_SECRET_NONE" in result.stderr
 
 
 class TestCost:

@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 Open = Callable[..., Any]  # `visit` of conftest.py, which returns a Visit
+REPORTS = sorted(path.stem for path in Path(__file__).parents[2].glob("reports/*.ipynb"))
 
 LIVE = "figure.chart.is-live .live svg"
 
@@ -226,3 +227,28 @@ class TestAccessible:
         for landmark in ("banner", "main", "contentinfo", "navigation"):
             expect(page.get_by_role(landmark)).to_have_count(1)
         expect(page.get_by_role("heading", level=1)).to_have_count(1)
+
+
+@pytest.mark.parametrize("name", REPORTS)
+class TestEveryReport:
+    """What every report that ships has to be."""
+
+    def test_on_a_desk(self, visit: Open, page_of: Callable[[str], Path], name: str) -> None:
+        """It asks for nothing, complains of nothing, draws every chart, and axe finds nothing."""
+        opened = visit(page_of(name))
+        charts = opened.page.locator("figure.chart")
+        assert charts.count() >= 1
+        expect(opened.page.locator(LIVE)).to_have_count(charts.count())
+        for live in opened.page.locator("figure.chart .live").all():
+            assert len(live.get_attribute("aria-label") or "") > 40
+        found = Axe().run(opened.page)
+        assert found.violations_count == 0, found.generate_report()
+        assert opened.requests == [page_of(name).as_uri()]
+        assert opened.complaints == []
+
+    def test_on_a_phone(self, visit: Open, page_of: Callable[[str], Path], name: str) -> None:
+        """In the dark, 360 pixels wide: nothing sticks out, and axe finds nothing."""
+        opened = visit(page_of(name), width=360, color_scheme="dark")
+        assert overflow(opened) == 0
+        found = Axe().run(opened.page)
+        assert found.violations_count == 0, found.generate_report()

@@ -21,7 +21,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tallybook.errors import OutputError, ParameterError, ValidationError
 from tallybook.files import sha256_file
-from tallybook.reports import RunResult, _remove_abandoned, find_report, list_reports, run_report
+from tallybook.reports import RunResult, find_report, list_reports, run_report
+from tallybook.runner import remove_abandoned
 from tallybook.types import RunState
 
 FOREVER = "while True: pass"
@@ -61,8 +62,11 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            mark = process.environ().get("TALLYBOOK_RUN_DIR", "")
-            if mark.startswith(str(folder)) and process.status() != psutil.STATUS_ZOMBIE:
+            places = process.environ().get("TALLYBOOK_RUN_DIR", ""), process.cwd()
+            ours = process.pid != os.getpid() and any(
+                place.startswith(f"{folder}{os.sep}") for place in places
+            )
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
     return found
 
@@ -355,7 +359,7 @@ sys.exit(result.state.exit_code)
         assert alive == []
         [work] = (tmp_path / "runs" / "tiny").glob(".*.partial")
         os.utime(work, (0, 0))
-        _remove_abandoned(work.parent)
+        remove_abandoned(work.parent)
 
 
 class TestIsolation:
@@ -385,7 +389,10 @@ class TestIsolation:
         source = "from tallybook.publish import record\nopen('mine', 'w').close()\nimport os\n"
         report = write_report(tmp_path, f"{source}record('names', os.listdir())")
         with ThreadPoolExecutor(2) as pool:
-            runs = [pool.submit(run_report, report, runs_dir=tmp_path / "runs") for _ in range(2)]
+            runs = [
+                pool.submit(run_report, report, runs_dir=tmp_path / "runs", force=True)
+                for _ in range(2)
+            ]
             results = [each.result() for each in runs]
         assert [result.manifest["values"] for result in results] == [{"names": ["mine"]}] * 2
         assert results[0].folder != results[1].folder

@@ -1,6 +1,7 @@
 """The command line: words in, files and sentences out."""
 
 import json
+import logging
 from decimal import Decimal
 from pathlib import Path
 from typing import get_args
@@ -272,23 +273,6 @@ class TestMistakes:
         assert "[red]x[/].csv" in result.stderr
 
 
-class TestParameters:
-    @pytest.mark.parametrize(
-        ("words", "message"),
-        [(["top"], "found 'top'"), (["=3"], "found '=3'"), (["a=1", "a=2"], "'a' is given twice")],
-    )
-    def test_words_that_are_no_assignment_are_refused(self, words, message):
-        """Before a report is even looked for."""
-        options = [part for word in words for part in ("-p", word)]
-        result = run("report", "run", "category_totals", *options)
-        assert result.exit_code == 2
-        assert message in result.stderr
-
-    def test_a_value_may_hold_an_equals_sign(self):
-        """Only the first one splits."""
-        assert cli._key_values(["a=b=c", "d="]) == {"a": "b=c", "d": ""}
-
-
 class TestHelp:
     def commands(self, command=None, path=()):
         command = command or get_command(cli.app)
@@ -322,3 +306,31 @@ class TestHelp:
     def test_the_version_is_the_package_s(self):
         """`tallybook --version`."""
         assert run("--version").stdout == f"tallybook {__version__}\n"
+
+
+class TestLogging:
+    @pytest.mark.parametrize(
+        ("setting", "words", "level"),
+        [
+            ("", [], "WARNING"),
+            ("", ["-v"], "INFO"),
+            ("debug", [], "DEBUG"),
+            ("debug", ["-v"], "DEBUG"),
+            ("error", [], "ERROR"),
+            ("error", ["-v"], "INFO"),
+        ],
+    )
+    def test_the_setting_is_honoured(self, monkeypatch, setting, words, level):
+        """Its default, INFO, means warnings until somebody asks for more."""
+        monkeypatch.setenv("TALLYBOOK_LOG_LEVEL", setting)
+        result = run("process", "-i", "rides.csv", "-o", "t.csv", *COLUMNS, *words)
+        assert result.exit_code == 0, result.output
+        assert logging.getLevelName(logging.getLogger("tallybook").level) == level
+
+    def test_wrong_settings_are_a_mistake_like_any_other(self):
+        """One message, exit code 2, no output."""
+        Path("settings.ini").write_text("[tallybook]\nlog_level = loud\n")
+        result = run("process", "-i", "rides.csv", "-o", "t.csv", *COLUMNS)
+        assert result.exit_code == 2
+        assert "log_level: should be 'DEBUG'" in result.stderr
+        assert not Path("t.csv").exists()

@@ -13,6 +13,8 @@ from tallybook.errors import (
     ExactnessError,
     FetchError,
     GateError,
+    LateWriteError,
+    LedgerError,
     OutputError,
     ParameterError,
     ProcessingError,
@@ -37,6 +39,8 @@ FAMILY = [
     (FetchError, ErrorCode.FETCH_FAILED, 1),
     (GateError, ErrorCode.GATE_FAILED, 3),
     (ReportError, ErrorCode.REPORT_FAILED, 1),
+    (LedgerError, ErrorCode.LEDGER_FAILED, 1),
+    (LateWriteError, ErrorCode.LATE_WRITE, 1),
 ]
 
 

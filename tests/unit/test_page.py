@@ -19,6 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from tallybook import charts, page
 from tallybook.config import resource_path
+from tallybook.evidence import is_intact
 
 SPEC = {
     "title": {"text": ["Two", "lines"]},
@@ -374,9 +375,44 @@ class TestStates:
         )
         assert text.index("No row.") < text.index("<p>before</p>")
         assert 'href="#cell-3"' in text
-        assert '<pre tabindex="0">Trace</pre>' in text
+        assert 'aria-label="The error">Trace</pre>' in text
         assert ">After<" not in text
         assert "Code that was not run" in text
+        assert ("What to do next" in text) == (state not in ("usage", "new"))
+
+    def test_account(self) -> None:
+        """The cell's code and heading, the error's way, the end of the log, and what to repeat."""
+        frames = "Cell In[2], line 1\n----> 1 1 / 0\n      2 # later\n\nE: no"
+        told = manifest(
+            state="cell_failed",
+            reason="E: no",
+            error={"cell": 3, "error": "E: no", "traceback": frames},
+            charts=[{"name": "bars", "title": "A <b>bar</b>"}],
+        )
+        log = "".join(
+            f'{{"timestamp": "2026-11-23T20:15:{n:02}+00:00", "message": "m{n}."}}\n'
+            for n in range(20)
+        )
+        cells = [new_markdown_cell("## Sums"), new_code_cell("1 / 0")]
+        text = page.render_page(notebook(*cells), told, log=log + "<half")
+        account = text[text.index('class="failure"') : text.index("</section>")]
+        assert 'under <a href="#sums">Sums</a>' in account
+        assert '<span class="mi">1</span>' in account
+        assert "Cell In[2], line 1\n    1 / 0</pre>" in account
+        assert "tallybook report run lateness -p source=sample" in account
+        assert "A &lt;b&gt;bar&lt;/b&gt;" in account
+        assert "m19." in account
+        assert "&lt;half" in account
+        assert "m8." not in account
+
+    def test_rescued(self) -> None:
+        """What was published is shown where the notebook has no results."""
+        piece = page.Piece("html", page._html("<table><tr><td>1</td></tr></table>"))
+        text = page.render_page(
+            notebook(new_code_cell("1")), manifest(state="lost", reason="gone"), rescued=[piece]
+        )
+        assert text.index('id="rescued"') < text.index("<td>1</td>")
+        assert "Code that was not run" not in text
 
     def test_killed(self) -> None:
         """A run that was killed may know neither cell nor reason."""
@@ -409,6 +445,10 @@ class TestProvenance:
         carried = re.search(r'id="manifest">(.*?)</script>', text)
         assert carried
         assert json.loads(carried[1]) == told
+
+    def test_evidence_inside(self) -> None:
+        """And the evidence that it is as it was written."""
+        assert is_intact(page.render_page(notebook(charted()), manifest()))
 
 
 class TestLooks:

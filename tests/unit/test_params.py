@@ -2,6 +2,7 @@
 
 import ast
 import json
+import random
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -18,6 +19,7 @@ from tallybook.params import (
     describe_parameters,
     parse_parameters,
     read_parameters,
+    read_words,
     resolve_date,
     to_papermill,
     validate_parameters,
@@ -198,7 +200,7 @@ class TestDescription:
         assert rows == [
             ("int | None", "none", "more than 0"),
             ("'a' | 'b'", "a", "one of a, b"),
-            ("list[Period]", "1d,1w", ""),
+            ("list[Period]", "1d,1w", "each one of 1h, 1d, 1w, 1mo, 1q, 1y"),
             ("Decimal", None, ""),
         ]
 
@@ -439,3 +441,303 @@ class TestRareCells:
     def test_what_no_parser_takes_is_refused(self, source: str):
         """A NUL, or nesting without end: a line and a reason, no traceback."""
         assert lines_of(source)[1].startswith("not Python")
+
+
+FORMS: list[tuple[str, str, object]] = [
+    ("int", "3", 3),
+    ("int", "-7", -7),
+    ("'int'", "1_000", 1000),
+    ("float", "0.5", 0.5),
+    ("float", "-2e3", -2000.0),
+    ("float", "2", 2.0),
+    ("bool", "True", True),
+    ("bool", "False", False),
+    ("str", "'sales'", "sales"),
+    ("str", "''", ""),
+    ("str", "'# no comment'", "# no comment"),
+    ("str", "'''two\nlines'''", "two\nlines"),
+    ("str", "r'a\\b' 'c'", "a\\bc"),
+    ("date", "date(2013, 2, 9)", date(2013, 2, 9)),
+    ("date", "dt.date(2013, month=2, day=9)", date(2013, 2, 9)),
+    ("date", "'2013-02-09'", date(2013, 2, 9)),
+    ("dt.date | None", "None", None),
+    ("datetime", "datetime(2013, 2, 9, 14, 30)", datetime(2013, 2, 9, 14, 30)),
+    ("datetime", "datetime(2013, 2, 9, tzinfo=UTC)", datetime(2013, 2, 9, tzinfo=UTC)),
+    ("datetime", "'2013-02-09T14:30:00Z'", datetime(2013, 2, 9, 14, 30, tzinfo=UTC)),
+    ("Decimal", "Decimal('0.10')", Decimal("0.10")),
+    ("decimal.Decimal", "Decimal('-1E+3')", Decimal("-1E+3")),
+    ("Decimal", "5", Decimal(5)),
+    ("Path", "Path('a/b')", Path("a/b")),
+    ("pathlib.Path", "'c.csv'", Path("c.csv")),
+    ("Secret", "'secret:SALES'", "secret:SALES"),
+    ("Literal['a', 'b']", "'b'", "b"),
+    ("Literal[1, 2, None]", "2", 2),
+    ("typing.Literal['x'] | None", "None", None),
+    ("Period", "Period.MONTH", Period.MONTH),
+    ("types.Period", "types.Period.DAY", Period.DAY),
+    ("Period", "'1w'", Period.WEEK),
+    ("list[int]", "[1, 2,\n    3]", [1, 2, 3]),
+    ("List[str]", "[]", []),
+    ("list[date]", "[date(2013, 1, 1)]", [date(2013, 1, 1)]),
+    ("list[Period]", "['1d', Period.WEEK]", [Period.DAY, Period.WEEK]),
+    ("list", "[1, 'a', None]", [1, "a", None]),
+    ("list[list[int]]", "[[1], []]", [[1], []]),
+    ("dict[str, int]", "{'a': 1}", {"a": 1}),
+    ("dict", "{}", {}),
+    ("Optional[int]", "None", None),
+    ("typing.Optional[str]", "'x'", "x"),
+    ("Union[int, str]", "'x'", "x"),
+    ("int | float", "1.5", 1.5),
+    ("None | int", "4", 4),
+    ("date | Literal['all']", "'all'", "all"),
+    ("Annotated[int, Field(ge=1, le=9)]", "9", 9),
+    ("Annotated[int | None, Field(gt=0)]", "None", None),
+    ("Annotated[str, Field(pattern='^a')]", "'abc'", "abc"),
+    ("typing.Annotated[float, pydantic.Field(lt=1)]", "0.5", 0.5),
+    ("Annotated[list[int], Field(min_length=1)]", "[1]", [1]),
+    (
+        "Annotated[Decimal, Field(max_digits=4, decimal_places=2)]",
+        "Decimal('12.50')",
+        Decimal("12.50"),
+    ),
+    ("list[Annotated[int, Field(ge=1)]]", "[1]", [1]),
+    ("Annotated[Period, 'length of a step']", "Period.DAY", Period.DAY),
+]
+HOSTILE = [
+    "{name}: int = __import__('os').system('true')",
+    "{name} = open('/etc/passwd').read()",
+    "{name}: str = f'{{1}}'",
+    "{name}: int = (lambda: 1)()",
+    "{name}: list[int] = [x for x in range(3)]",
+    "{name}: int = 1 if True else 2",
+    "{name}: int = 1 + 1",
+    "{name}: str = 'a' * 9",
+    "{name}: str = '%s' % 1",
+    "{name}: int = other",
+    "{name}: dict = {{**other}}",
+    "{name}: list = [*other]",
+    "{name}: bytes = b'1'",
+    "{name}: tuple = (1, 2)",
+    "{name}: set[int] = {{1}}",
+    "{name}: complex = 1j",
+    "{name}: Path = Path('a', open('b', 'w'))",
+    "{name}: date = date.today()",
+    "{name}: date = date(2013, 13, 1)",
+    "{name}: datetime = datetime.now()",
+    "{name}: Decimal = Decimal('x')",
+    "{name}: int = 'x'",
+    "{name}: int = True",
+    "{name}: int = None",
+    "{name}: float = float('nan')",
+    "{name}: Secret = 'hunter2'",
+    "{name}: Literal['a'] = 'b'",
+    "{name}: Period = '2d'",
+    "{name}: Perod = 1",
+    "{name}: DataFrame = None",
+    "{name}: list[DataFrame] = []",
+    "{name}: eval('int') = 1",
+    "{name}: Annotated[int, Field(ge=5)] = 1",
+    "{name}: Annotated[int, Field(exec='1')] = 1",
+    "{name}: Annotated[int, print('x')] = 1",
+    "{name}: 'int; import os' = 1",
+    "{name}.attribute: int = 1",
+    "{name}[0]: int = 1",
+    "{name} = other = 1",
+    "{name}, other = 1, 2",
+    "({name} := 1)",
+    "{name} += 1",
+    "del {name}",
+    "print({name})",
+    "def {name}(): return 1",
+    "class {name}: pass",
+    "if True: {name} = 1",
+    "for {name} in []: pass",
+    "with open('x') as {name}: pass",
+    "global {name}",
+    "assert {name}",
+    "raise SystemExit",
+    "_{name}: int = 1",
+]
+COMMENTS = ["", "  # how many", "  # Größe: 日本, 'quoted' and # more", "  #no space"]
+
+
+def made_cell(seed: int) -> tuple[str, dict[str, tuple[object, str]], list[int]]:
+    """Return a cell, what its parameters are (default, comment), and the lines to be refused."""
+    chance = random.Random(seed)  # noqa: S311 - the same cells every time
+    lines, expected, refused = ["from datetime import date"] * (seed % 2), {}, []
+    for number in range(chance.randint(1, 6)):
+        name = f"p{number}_{chance.choice(['top', 'größe', 'X', 'since'])}"
+        line = 1 + sum(text.count("\n") + 1 for text in lines)
+        if chance.random() < 0.2:
+            lines.append(chance.choice(HOSTILE).format(name=name))
+            refused.append(line)
+            continue
+        kind, source, value = chance.choice(FORMS)
+        comment = chance.choice(COMMENTS)
+        lines.append(f"{name}: {kind} = {source}{comment}")
+        own = "length of a step" if "length of a step" in kind else ""
+        expected[name] = (value, comment.strip().lstrip("#").strip() or own)
+        lines += [""] * chance.randint(0, 1)
+    return "\n".join(lines), expected, refused
+
+
+class TestFiveHundredCells:
+    """Generated cells of every type and form, a third of them with code that must not run."""
+
+    @pytest.mark.parametrize("first", range(0, 500, 100))
+    def test_each_is_understood_or_refused_by_line(self, first: int) -> None:
+        """The model has exactly these parameters, or the error has exactly these lines."""
+        for seed in range(first, first + 100):
+            cell, expected, refused = made_cell(seed)
+            if refused:
+                assert list(lines_of(cell)) == refused, cell
+                continue
+            model = parse_parameters(cell)
+            rows = describe_parameters(model)
+            defaults = values_of(cell)
+            found = {row.name: (defaults[row.name], row.description) for row in rows}
+            assert found == expected, cell
+            assert all(type(found[n][0]) is type(expected[n][0]) for n in expected), cell
+            assert set(model.model_json_schema()["properties"]) == set(expected), cell
+
+    def test_they_cover_every_form(self) -> None:
+        """No line of the tables above is left to chance."""
+        cells = [made_cell(seed) for seed in range(500)]
+        text = "\n".join(cell for cell, _, _ in cells)
+        assert [form for form in FORMS if f": {form[0]} = {form[1]}" not in text] == []
+        fragments = [line.split("{name}")[-1].format() for line in HOSTILE]
+        assert [fragment for fragment in fragments if fragment not in text] == []
+        refused = sum(bool(lines) for _, _, lines in cells)
+        assert 150 < refused < 350
+
+
+PAPERMILL = {
+    "a = 2": (2, "int", ""),
+    "a = 2  # help": (2, "int", "help"),
+    "a: float = 2.25  # Variable a": (2.25, "float", "Variable a"),
+    "a = 2.25  # type: float Variable a": (2.25, "float", "Variable a"),
+    "a = 2  # type:float": (2.0, "float", ""),
+    "a: 'float' = 2.25": (2.25, "float", ""),
+    'a: List[str] = ["Hello", "World"]  # Nice list': (
+        ["Hello", "World"],
+        "list[str]",
+        "Nice list",
+    ),
+    "a = [\n    'this',  # First\n    'list',  # Last\n]  # Nice": (
+        ["this", "list"],
+        "list[str]",
+        "Nice",
+    ),
+    "a: NoneType = None": (None, "None", ""),
+    "msg = None": (None, "str | None", ""),
+    "a = 'this is a string'  # type: str Nice": ("this is a string", "str", "Nice"),
+    "a: bool = True": (True, "bool", ""),
+    "a = {'key': [1, 2]}": ({"key": [1, 2]}, "dict[str, Any]", ""),
+    "a = 0.6": (0.6, "float", ""),
+    "# This cell is tagged `parameters`\na = 0.1": (
+        0.1,
+        "float",
+        "This cell is tagged `parameters`",
+    ),
+}
+
+
+class TestPapermillCells:
+    """The ways to write parameters that papermill's documentation and its inspection know."""
+
+    @pytest.mark.parametrize("cell", PAPERMILL)
+    def test_means_the_same_here(self, cell: str) -> None:
+        """Value, type and help."""
+        [row] = describe_parameters(parse_parameters(cell))
+        assert (values_of(cell)[row.name], row.type, row.description) == PAPERMILL[cell]
+
+    @pytest.mark.parametrize(
+        ("cell", "line"),
+        [("a = 1\nb = a + 1", 2), ("a = 1\n\n\nimport os; os.getcwd()", 4), ("a = 1;; b = 2", 1)],
+    )
+    def test_what_papermill_would_run_is_refused(self, cell: str, line: int) -> None:
+        """A value that depends on another keeps its default there, silently."""
+        assert list(lines_of(cell)) == [line]
+
+
+class TestOptions:
+    """What a command line, a form and a page need to know."""
+
+    @pytest.mark.parametrize(
+        ("kind", "metavar", "flag", "many", "limits"),
+        [
+            ("int", "INT", False, False, ""),
+            ("str | None", "TEXT", False, False, ""),
+            ("bool | None", "BOOL", True, False, ""),
+            ("list[bool]", "BOOL", False, True, ""),
+            ("Secret", "secret:NAME", False, False, ""),
+            ("list[Literal[1, 2]]", "CHOICE", False, True, "each one of 1, 2"),
+            ("int | Literal['all']", "INT|CHOICE", False, False, "or one of all"),
+            ("dict[str, int]", "JSON", False, False, ""),
+            ("list", "VALUE", False, True, ""),
+            ("Annotated[int, Field(ge=1)] | None", "INT", False, False, "at least 1"),
+            (
+                "Annotated[int | None, Field(ge=1, lt=9)]",
+                "INT",
+                False,
+                False,
+                "at least 1; less than 9",
+            ),
+            (
+                "Annotated[list[Annotated[int, Field(ge=1)]], Field(max_length=3)]",
+                "INT",
+                False,
+                True,
+                "each at least 1; length at most 3",
+            ),
+        ],
+    )
+    def test_rows(self, kind: str, metavar: str, flag: bool, many: bool, limits: str) -> None:
+        """The word for a value, whether the name says it all, whether it can be given again."""
+        [row] = describe_parameters(parse_parameters(f"x: {kind}"))
+        assert (row.metavar, row.flag, row.many, row.limits) == (metavar, flag, many, limits)
+
+    def test_bounds_of_an_optional_type_are_in_the_schema(self) -> None:
+        """Where pydantic alone would lose them."""
+        model = parse_parameters("x: Annotated[int | None, Field(ge=1, description='hm')] = None")
+        schema = model.model_json_schema()["properties"]["x"]
+        assert schema["anyOf"][0]["minimum"] == 1
+        assert schema["description"] == "hm"
+        assert list(problems_of(model, x=0)) == ["x"]
+
+    @pytest.mark.parametrize(
+        ("kind", "words", "value"),
+        [
+            ("int", ["5"], "5"),
+            ("int", ["5", "6"], ["5", "6"]),
+            ("list[int]", ["1,2"], "1,2"),
+            ("list[int]", ["1,2", "[3]"], [1, 2, 3]),
+            ("list[int] | None", ["1", "none"], ["1", None]),
+            ("str", ["a", "b"], ["a", "b"]),
+        ],
+    )
+    def test_words(self, kind: str, words: list[str], value: object) -> None:
+        """The words of a list add up; the others are left for the check."""
+        found = read_words(parse_parameters(f"x: {kind}"), {"x": words})["x"]
+        assert [str(one) for one in found] == [str(one) for one in value]  # type: ignore[union-attr]
+
+    def test_one_value_is_wanted(self) -> None:
+        """Two words for a number are a mistake: the last would win silently."""
+        problems = problems_of(parse_parameters("x: int"), x=["5", "6"])
+        assert problems["x"] == "one value is wanted, not 2: ['5', '6']"
+
+    def test_words_for_nothing(self) -> None:
+        """An unknown name is for the check to refuse."""
+        assert read_words(parse_parameters(""), {"x": ["1", "2"], "y": ["1"]}) == {
+            "x": ["1", "2"],
+            "y": "1",
+        }
+
+    def test_a_secret_is_not_shown(self) -> None:
+        """Not even in the refusal."""
+        model = parse_parameters("token: Secret")
+        with pytest.raises(ParameterError) as caught:
+            validate_parameters(model, {"token": "hunter2"})
+        assert "hunter2" not in f"{caught.value}{caught.value.context}"
+        values = validate_parameters(model, {"token": "secret:SALES"})
+        assert to_papermill(values) == {"token": "secret:SALES"}

@@ -23,6 +23,7 @@ from tallybook.publish import (
     SkippedError,
     gate,
     load,
+    load_with_rejects,
     publish,
     read_journal,
     record,
@@ -256,6 +257,37 @@ class TestLoad:
             load(tmp_path / "nowhere.csv")
 
 
+class TestLoadWithRejects:
+    """Loading, and reading again for what was rejected."""
+
+    def test_rows_and_notes(self, run: Path, rides: Path) -> None:
+        """The same is noted as by `load`; the rejected row comes with its reason and its day."""
+        tallied, rejects = load_with_rejects(rides)
+        assert [note["kind"] for note in read_journal(run)] == ["input", "reason"]
+        assert tallied.accounts["source"].to_list() == [str(rides)]
+        row = rejects.row(0, named=True)
+        assert (row["source"], row["row"], row["value"]) == (str(rides), 3, "n/a")
+        assert row["timestamp"] == datetime(2013, 2, 9, 11, tzinfo=UTC)
+
+    def test_nothing_rejected(self, rides: Path) -> None:
+        """Without a reject the frame is empty, with the same columns and types."""
+        _, some = load_with_rejects(rides)
+        rides.write_text(RIDES.replace("n/a", "1"))
+        _, none = load_with_rejects(rides)
+        assert none.height == 0
+        assert none.schema == some.schema
+
+    def test_several_files(self, rides: Path) -> None:
+        """Files are named without the folder that they share, in both."""
+        folder = rides.parent / "in"
+        folder.mkdir()
+        for name in ("a.csv", "b.csv"):
+            (folder / name).write_text(RIDES)
+        tallied, rejects = load_with_rejects(folder, every="1d")
+        assert tallied.accounts["source"].to_list() == ["a.csv", "b.csv"]
+        assert rejects["source"].to_list() == ["a.csv", "b.csv"]
+
+
 class Table(HTMLParser):
     """The cells of an HTML table, with their tags and attributes."""
 
@@ -379,6 +411,16 @@ class TestPublish:
         with pytest.raises(OutputError, match="tables"):
             publish(FRAME, "totals")
         assert read_journal(run) == []
+
+
+class TestMostRows:
+    """A long table is kept whole and shown in part."""
+
+    def test_shown_in_part(self, run: Path, shown: Shown) -> None:
+        """The page counts what it does not show; the file has every row."""
+        publish(pl.DataFrame({"n": range(30)}), "long", most_rows=3)
+        assert "27 more rows" in shown[0]["text/html"]
+        assert pl.read_parquet(run / "tables" / "long.parquet").height == 30
 
 
 class TestJournal:
