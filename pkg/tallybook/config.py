@@ -259,6 +259,9 @@ class AppConfig(BaseSettings):
         default=100, gt=0, description="Network connections open at the same time."
     )
     runs_dir: Path = Field(default=Path("runs"), description="Where finished reports are kept.")
+    ledger: SecretStr | None = Field(
+        default=None, description="Where runs are noted; ledger.db in runs_dir if left out."
+    )
     report_timeout_seconds: float = Field(
         default=600, gt=0, allow_inf_nan=False, description="How long one report may run."
     )
@@ -296,6 +299,11 @@ class AppConfig(BaseSettings):
         if wrong:
             raise _all_at_once(wrong)
         return config
+
+    @property
+    def ledger_address(self) -> str:
+        """Where runs are noted, for `tallybook.runs.open_ledger`; may hold a password."""
+        return self.ledger.get_secret_value() if self.ledger else str(self.runs_dir / "ledger.db")
 
     @overload
     def require(self, name: Literal["api_endpoint"], *, feature: str) -> str: ...

@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -61,9 +61,9 @@ from .files import writing
 from .types import RunState
 
 # %% auto #0
-__all__ = ['ENDED', 'FORMAT_VERSION', 'LedgerState', 'Ledger', 'open_ledger', 'Run', 'get_run', 'request_run', 'expire_lost',
-           'claim', 'heartbeat', 'finish', 'hand_back', 'Attempt', 'list_attempts', 'cancel', 'retry', 'Tick', 'Mark',
-           'read_mark', 'record_ticks', 'RunPage', 'list_runs', 'LedgerInfo', 'describe', 'prune']
+__all__ = ['ENDED', 'FORMAT_VERSION', 'LedgerState', 'Ledger', 'open_ledger', 'Progress', 'Run', 'get_run', 'request_run',
+           'expire_lost', 'claim', 'heartbeat', 'finish', 'hand_back', 'Attempt', 'list_attempts', 'cancel', 'retry',
+           'Tick', 'Mark', 'read_mark', 'record_ticks', 'RunPage', 'list_runs', 'LedgerInfo', 'describe', 'prune']
 
 # %% ../../nbs/22_runs.ipynb #85592246
 class LedgerState(StrEnum):
@@ -149,7 +149,11 @@ _runs = Table(
     Column("lease_until", _Utc),
     Column("heartbeat_at", _Utc),
     Column("artefacts", Text),
+    Column("progress", Text),
+    Column("request_key", Text),
+    Column("announced", Boolean, nullable=False),
     UniqueConstraint("schedule", "tick", name="runs_once_per_tick"),
+    UniqueConstraint("request_key", name="runs_once_per_request"),
     sqlite_autoincrement=True,
 )
 _attempts = Table(
@@ -398,6 +402,21 @@ def open_ledger(where: str | Path) -> Ledger:
 
 # %% ../../nbs/22_runs.ipynb #0cb4386b
 @dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        done: The steps that were made.
+        total: All steps.
+        what: What is being done.
+    """
+
+    done: int
+    total: int
+    what: str
+
+
+@dataclass(frozen=True)
 class Run:
     """One run, as the ledger had it at one moment. Times are in UTC.
 
@@ -425,6 +444,9 @@ class Run:
         lease_until: Until when it is that worker's own.
         heartbeat_at: When that worker was last heard of.
         artefacts: The folder with what came of it.
+        progress: How far its worker had come at the last heartbeat.
+        request_key: By what whoever asked for it knows that request.
+        announced: Whether those who want to hear of its end have been thought of.
     """
 
     id: int
@@ -450,6 +472,9 @@ class Run:
     lease_until: datetime | None
     heartbeat_at: datetime | None
     artefacts: str | None
+    progress: Progress | None
+    request_key: str | None
+    announced: bool
 
 
 def _run(row: Row[Any]) -> Run:
@@ -457,6 +482,8 @@ def _run(row: Row[Any]) -> Run:
     values = dict(row._mapping)
     values["state"] = LedgerState(values["state"])
     values["parameters"] = json.loads(values["parameters"])
+    if values["progress"] is not None:
+        values["progress"] = Progress(**json.loads(values["progress"]))
     return Run(**values)
 
 
@@ -521,6 +548,7 @@ def _new(
         "max_attempts": _MAX_ATTEMPTS,
         "attempt": 0,
         "failures": 0,
+        "announced": False,
         **values,
     }
 
@@ -538,6 +566,7 @@ def request_run(
     now: datetime,
     timeout_seconds: float | None = None,
     max_attempts: int = _MAX_ATTEMPTS,
+    key: str | None = None,
 ) -> Run:
     """Ask for a run. When this returns, the request is on the disk.
 
@@ -548,18 +577,41 @@ def request_run(
         now: The time.
         timeout_seconds: How long it may take; the setting `report_timeout_seconds` if left out.
         max_attempts: After so many attempts whose worker died, the run is lost.
+        key: By what this request is known. Whoever is not sure that it got here asks again with
+            the same key, and there is still one run.
 
     Returns:
-        The run, requested.
+        The run, requested; with a `key` that was used before, the run from then as it is now.
 
     Raises:
-        ValidationError: The parameters are no JSON values.
+        ValidationError: The parameters are no JSON values, or the key was used for something else.
         LedgerError: It could not be written. There is no such run then.
     """
     given = {"timeout_seconds": timeout_seconds, "max_attempts": max_attempts}
-    row = _new(report, parameters, now=now, **given)
+    row = _new(report, parameters, now=now, request_key=key, **given)
     with _writing(ledger, now) as connection:
-        return _insert(connection, row)
+        return _asked_before(connection, row) or _insert(connection, row)
+
+
+def _asked_before(connection: Connection, row: Mapping[str, Any]) -> Run | None:
+    """Return the run that was asked for with the same key, if there is one.
+
+    Raises:
+        ValidationError: It is another report, or has other parameters.
+    """
+    key = row["request_key"]
+    if key is None:
+        return None
+    found = connection.execute(select(_runs).where(_runs.c.request_key == key)).one_or_none()
+    if found is None:
+        return None
+    if (found.report, found.parameters) != (row["report"], row["parameters"]):
+        raise ValidationError(
+            f"the key {key!r} was used for run {found.id}, which is not the same request. "
+            "Ask with a key of its own.",
+            context={"run": found.id},
+        )
+    return _run(found)
 
 # %% ../../nbs/22_runs.ipynb #6494c3ae
 _NO_LEASE: dict[str, None] = {"lease_until": None}
@@ -683,7 +735,7 @@ def claim(ledger: Ledger, worker: str, *, now: datetime, lease_seconds: float) -
         if run is None:
             return None
         taken = {"state": LedgerState.RUNNING.value, "owner": worker, "attempt": run.attempt + 1}
-        started = {"started_at": run.started_at or now, "reason": None}
+        started = {"started_at": run.started_at or now, "reason": None, "progress": None}
         claimed = _change(connection, run, **taken, **started, **lease)
         number = {"run_id": run.id, "number": claimed.attempt}
         connection.execute(insert(_attempts).values(**number, owner=worker, started_at=now))
@@ -717,7 +769,14 @@ def _held(connection: Connection, run: Run, now: datetime) -> Run:
     )
 
 
-def heartbeat(ledger: Ledger, run: Run, *, now: datetime, lease_seconds: float) -> Run:
+def heartbeat(
+    ledger: Ledger,
+    run: Run,
+    *,
+    now: datetime,
+    lease_seconds: float,
+    progress: Progress | None = None,
+) -> Run:
     """Say that the work goes on, and get a new lease.
 
     Args:
@@ -725,6 +784,7 @@ def heartbeat(ledger: Ledger, run: Run, *, now: datetime, lease_seconds: float) 
         run: What `claim` returned.
         now: The time.
         lease_seconds: How long the new lease lasts.
+        progress: How far it has come; what was said last still holds if left out.
 
     Returns:
         The run as it is now. If its `stop_reason` is set, somebody wants it to stop: end the work
@@ -733,9 +793,11 @@ def heartbeat(ledger: Ledger, run: Run, *, now: datetime, lease_seconds: float) 
     Raises:
         LateWriteError: The run is not this worker's own any more.
     """
-    lease = _lease(now, lease_seconds)
+    said: dict[str, Any] = dict(_lease(now, lease_seconds))
+    if progress is not None:
+        said["progress"] = json.dumps(asdict(progress))
     with _writing(ledger, now) as connection:
-        return _change(connection, _held(connection, run, now), **lease)
+        return _change(connection, _held(connection, run, now), **said)
 
 # %% ../../nbs/22_runs.ipynb #7104d672
 _FINE = (RunState.OK, RunState.SKIPPED, RunState.CANCELLED)

@@ -34,6 +34,7 @@ DEFAULTS = {
     "worker_count": 4,
     "max_connections": 100,
     "runs_dir": Path("runs"),
+    "ledger": None,
     "report_timeout_seconds": 600,
 }
 
@@ -56,6 +57,14 @@ def wrong(here: Path) -> str:
 
 class TestDefaults:
     """Nothing must be configured."""
+
+    def test_ledger(self, here, monkeypatch):
+        """Runs are noted in the folder of the bundles, or where a setting says."""
+        assert AppConfig.load().ledger_address == "runs/ledger.db"
+        monkeypatch.setenv("TALLYBOOK_LEDGER", "postgresql://ada:hunter2@db/reports")
+        loaded = AppConfig.load()
+        assert loaded.ledger_address == "postgresql://ada:hunter2@db/reports"
+        assert "hunter2" not in repr(loaded)
 
     def test_nothing_set(self, here):
         """An empty folder gives the defaults."""

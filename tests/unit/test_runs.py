@@ -34,6 +34,7 @@ from tallybook.runs import (
     ENDED,
     LedgerState,
     Mark,
+    Progress,
     Tick,
     cancel,
     claim,
@@ -267,6 +268,21 @@ class TestOpen:
 class TestRequest:
     """What is asked for is kept as it was asked."""
 
+    def test_same_request_again(self, ledger):
+        """A request with a key is one run, however often it is sent and whatever became of it."""
+        first = asked(ledger, key="mail-17")
+        assert asked(ledger, 5, key="mail-17") == first
+        assert asked(ledger, key="mail-18").id != first.id
+        assert asked(ledger).id != asked(ledger).id
+        over = cancel(ledger, first.id, now=after(9), reason="enough")
+        assert asked(ledger, 10, key="mail-17") == over
+
+    def test_key_of_another_request(self, ledger):
+        """A key that stands for something else already is refused."""
+        asked(ledger, key="mail-17")
+        with pytest.raises(ValidationError, match="'mail-17' was used for run 1"):
+            request_run(ledger, "totals", {"top": 6}, now=NOON, key="mail-17")
+
     def test_values(self, ledger):
         """Parameters, text of every kind, and times in UTC."""
         given = {"ä": [1, None, True], "deep": {"b": 1.5, "a": "\0\ud800"}}
@@ -333,6 +349,15 @@ class TestClaim:
         assert taken(ledger, 2) is None
         assert [taken(ledger, 6).id for _ in range(2)] == [sooner.id, later.id]
         assert taken(ledger, 6) is None
+
+    def test_progress(self, ledger):
+        """What a worker said of its progress stays until it says more, or somebody begins anew."""
+        asked(ledger)
+        run = taken(ledger)
+        said = heartbeat(ledger, run, now=NOON, lease_seconds=5, progress=Progress(1, 3, "Adding"))
+        assert said.progress == Progress(1, 3, "Adding")
+        assert heartbeat(ledger, run, now=NOON, lease_seconds=5).progress == said.progress
+        assert taken(ledger, 6).progress is None
 
     def test_lease_that_passes(self, ledger):
         """The run goes to the next one, with a higher attempt; the first one is late."""
