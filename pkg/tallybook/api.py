@@ -159,7 +159,7 @@ def create_app(
     app.state.desk, app.state.load = desk, load
     report_problems(app)
     app.include_router(router)
-    app.include_router(pages.router)
+    pages.add_pages(app)
     known = LOOPBACK_NAMES | configured.service.hosts if names is None else names
     app.add_middleware(guarded, desk=desk, load=load, names=known)
     return app
