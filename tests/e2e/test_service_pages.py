@@ -90,9 +90,7 @@ def work(ledger: Ledger, run: Run, runs_dir: Path) -> None:
         heartbeat(ledger, run, now=now(), lease_seconds=LEASE, progress=progress)
 
     result = run_report(run.report, run.parameters, runs_dir=runs_dir, on_progress=tell, force=True)
-    finish(
-        ledger, run, result.state, now=now(), reason=result.reason, artefacts=str(result.folder)
-    )
+    finish(ledger, run, result.state, now=now(), reason=result.reason, artefacts=str(result.folder))
 
 
 def keep_working(site: Site, over: threading.Event) -> None:
@@ -132,7 +130,9 @@ def seed(site: Site, names: tuple[str, ...]) -> None:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, hostile_names: tuple[str, ...]) -> Iterator[Site]:
+def site(
+    tmp_path_factory: pytest.TempPathFactory, hostile_names: tuple[str, ...]
+) -> Iterator[Site]:
     """The service on a free port of loopback; its worker rests until somebody sets `at_work`."""
     folder = tmp_path_factory.mktemp("service").resolve()
     small = folder / "small.csv"
@@ -155,7 +155,11 @@ def site(tmp_path_factory: pytest.TempPathFactory, hostile_names: tuple[str, ...
         over = threading.Event()
         with closing(open_ledger(settings.ledger_address)) as ledger:
             made = Site(
-                f"http://127.0.0.1:{port}", ledger, settings.runs_dir, threading.Event(), hostile_names
+                f"http://127.0.0.1:{port}",
+                ledger,
+                settings.runs_dir,
+                threading.Event(),
+                hostile_names,
             )
             seed(made, hostile_names)
             working = threading.Thread(target=keep_working, args=(made, over), daemon=True)
@@ -192,9 +196,11 @@ def guest(browser: Browser, site: Site) -> Iterator[Callable[..., Guest]]:
         made.page.on("dialog", lambda dialog: made.complaints.append(dialog.message))
         made.page.on(
             "console",
-            lambda said: made.complaints.append(said.text)
-            if said.type in ("error", "warning") and "status of" not in said.text
-            else None,
+            lambda said: (
+                made.complaints.append(said.text)
+                if said.type in ("error", "warning") and "status of" not in said.text
+                else None
+            ),
         )
         if token:
             made.page.goto("/sign-in")
