@@ -20,7 +20,7 @@ from fastapi import Request, Security
 from fastapi.security import APIKeyCookie, HTTPBearer
 
 from .config import ServiceConfig
-from .problems import Refusal
+from .problems import RefusedError
 
 # %% auto #0
 __all__ = ['Keyring', 'SESSION_COOKIE', 'SESSION_HOURS', 'CSRF_FIELD', 'CSRF_HEADER', 'Reader', 'Runner', 'Admin', 'Scope',
@@ -272,12 +272,14 @@ async def _check_own(request: Request, session: str) -> None:
     shown = await _shown_proof(request)
     proved = hmac.compare_digest(shown.encode("utf-8", "replace"), expected.encode())
     if not proved or not is_own_page(request.headers, request.url.scheme):
-        raise Refusal(403, "this page is out of date or not ours: load it again, and try once more")
+        raise RefusedError(
+            403, "this page is out of date or not ours: load it again, and try once more"
+        )
 
 
-def unauthorized() -> Refusal:
+def unauthorized() -> RefusedError:
     """Return the answer for someone whom we do not know."""
-    return Refusal(
+    return RefusedError(
         401,
         "send a token that the service knows, as Authorization: Bearer TOKEN",
         headers={"WWW-Authenticate": 'Bearer realm="tallybook"'},
@@ -304,7 +306,9 @@ def requires(needed: Scope) -> Callable[..., Awaitable[Caller]]:
         if caller is None:
             raise unauthorized()
         if not caller.scope.covers(needed):
-            raise Refusal(403, f"this needs the scope {needed}; {caller.name} has {caller.scope}")
+            raise RefusedError(
+                403, f"this needs the scope {needed}; {caller.name} has {caller.scope}"
+            )
         if caller.session is not None and request.method not in _SAFE:
             await _check_own(request, caller.session)
         return caller

@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 from .access import Keyring, read_keyring
 from .config import AppConfig, settings_folder
 from .errors import ValidationError
-from .problems import Refusal
+from .problems import RefusedError
 from .runs import Ledger, Run, get_run, open_ledger
 
 # %% auto #0
@@ -85,23 +85,23 @@ def run_of(desk: Desk, run_id: int) -> Run:
     """Return a run by its number in the ledger.
 
     Raises:
-        Refusal: There is no such run (404).
+        RefusedError: There is no such run (404).
     """
     try:
         return get_run(desk.ledger, run_id)
     except ValidationError as error:
-        raise Refusal(404, f"there is no run {run_id}") from error
+        raise RefusedError(404, f"there is no run {run_id}") from error
 
 
 def bundle_of(desk: Desk, run: Run) -> Path:
     """Return the folder with what came of a run.
 
     Raises:
-        Refusal: There is none: the run has not ended, was cancelled, or its bundle was removed (404).
+        RefusedError: There is none: the run has not ended, was cancelled, or its bundle was removed (404).
     """
     if run.artefacts is not None:
         folder = Path(run.artefacts).resolve()
         inside = folder.is_relative_to(desk.runs_dir.resolve())
         if inside and (folder / "manifest.json").is_file():
             return folder
-    raise Refusal(404, f"run {run.id} has left no bundle: it is {run.state}")
+    raise RefusedError(404, f"run {run.id} has left no bundle: it is {run.state}")

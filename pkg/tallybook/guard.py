@@ -9,12 +9,13 @@ import asyncio
 import re
 import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
@@ -23,10 +24,10 @@ from .access import Caller, caller_of
 from .config import ServiceConfig
 from .desk import Desk
 from .log import get_logger
-from .problems import Refusal, answer, busy, problem_of, unforeseen
+from .problems import RefusedError, answer, busy, problem_of, unforeseen
 
 # %% auto #0
-__all__ = ['LOOPBACK_NAMES', 'Buckets', 'Load', 'too_large', 'is_our_name', 'guarded']
+__all__ = ['AtLoad', 'LOOPBACK_NAMES', 'Buckets', 'Load', 'get_load', 'taking_place', 'too_large', 'is_our_name', 'guarded']
 
 # %% ../../nbs/26_guard.ipynb #93e8aa9d
 _MOST_BUCKETS: Final = 10_000
@@ -79,14 +80,42 @@ class Load:
     Attributes:
         requests: Requests at work.
         streams: Connections that follow a run.
+        tallies: Files that are being tallied, and runs that are being verified.
         answered: How many answers there were, by method, route and status.
         seconds: How long those took together, by method and route.
     """
 
     requests: int = 0
     streams: int = 0
+    tallies: int = 0
     answered: Counter[tuple[str, str, int]] = field(default_factory=Counter)
-    seconds: Counter[tuple[str, str]] = field(default_factory=Counter)
+    seconds: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
+
+
+async def get_load(request: Request) -> Load:
+    """Return the load of the application that a request came to."""
+    load: Load = request.app.state.load
+    return load
+
+
+AtLoad = Annotated[Load, Depends(get_load)]
+_all_ = ["AtLoad"]
+
+# %% ../../nbs/26_guard.ipynb #c462ed1d
+@contextmanager
+def taking_place(load: Load, places: int) -> Iterator[None]:
+    """Take one of the places for heavy work.
+
+    Raises:
+        RefusedError: None is free (503).
+    """
+    if load.tallies >= places:
+        raise busy("all places for heavy work are taken; come back in a moment", seconds=5)
+    load.tallies += 1
+    try:
+        yield
+    finally:
+        load.tallies -= 1
 
 # %% ../../nbs/26_guard.ipynb #d4ec09f8
 _ANONYMOUS_BYTES: Final = 64 * 1024
@@ -119,10 +148,11 @@ def too_large(most: int) -> HTTPException:
     return HTTPException(413, f"the body may have {most:,} bytes at most")
 
 
-def _declared_length(headers: Mapping[str, str]) -> int:
-    """Return the length that a request says its body has; 0 if it says none."""
+def _check_length(headers: Mapping[str, str], most: int) -> None:
+    """Refuse a body that says by itself that it is too large, before any of it is read."""
     text = headers.get("content-length", "0")
-    return int(text) if text.isascii() and text.isdecimal() else 0
+    if text.isascii() and text.isdecimal() and int(text) > most:
+        raise too_large(most)
 
 # %% ../../nbs/26_guard.ipynb #a16096a9
 _HEADERS: Final = (
@@ -196,6 +226,10 @@ def _route(connection: Connection) -> str:
     return str(getattr(route, "path", "unmatched"))
 
 
+def _is_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"content-type" and b"event-stream" in value for name, value in headers)
+
+
 def _write_line(connection: Connection, status: int, seconds: float) -> None:
     state = connection["state"]
     caller: Caller | None = state.get("caller")
@@ -229,10 +263,12 @@ def _check_admission(
     """Refuse a request that may not come in, whatever it asks.
 
     Raises:
-        Refusal: It names somebody else, there are too many, or its caller asks too often.
+        RefusedError: It names somebody else, there are too many, or its caller asks too often.
     """
     if not is_our_name(headers.get("host", ""), limits.names):
-        raise Refusal(421, "this service does not go by that name; see the setting allowed_hosts")
+        raise RefusedError(
+            421, "this service does not go by that name; see the setting allowed_hosts"
+        )
     if limits.load.requests > limits.service.max_requests and connection["path"] not in _PUBLIC:
         raise busy("too many requests are at work just now; come back in a moment")
     now = time.monotonic()
@@ -274,7 +310,7 @@ def guarded(app: ASGIApp, *, desk: Desk, load: Load, names: frozenset[str]) -> A
         if connection["type"] != "http":
             await app(connection, receive, send)
             return
-        started = time.perf_counter()
+        started, streaming = time.perf_counter(), False
         headers = _headers(connection)
         caller = caller_of(desk.keyring, headers)
         request_id = _new_request_id(headers)
@@ -283,11 +319,15 @@ def guarded(app: ASGIApp, *, desk: Desk, load: Load, names: frozenset[str]) -> A
         status = 0
 
         async def send_complete(message: Message) -> None:
-            nonlocal status
+            nonlocal status, streaming
             if message["type"] == "http.response.start":
                 status = message["status"]
                 answered: list[tuple[bytes, bytes]] = list(message["headers"])
                 _complete(answered, request_id.encode(), connection["scheme"])
+                if _is_stream(answered):
+                    streaming = True
+                    load.requests -= 1
+                    load.streams += 1
                 message = {**message, "headers": answered}
             elif message.get("more_body"):
                 async with asyncio.timeout(_SEND_SECONDS):
@@ -300,19 +340,21 @@ def guarded(app: ASGIApp, *, desk: Desk, load: Load, names: frozenset[str]) -> A
             await asyncio.sleep(0)  # let everybody who has arrived be counted
             _check_admission(limits, connection, headers, caller)
             most = _most_bytes(service, connection["path"], caller)
-            if _declared_length(headers) > most:
-                raise too_large(most)
+            _check_length(headers, most)
             deadline = asyncio.get_running_loop().time() + service.body_timeout_seconds
             await app(connection, _limited(receive, most, deadline), send_complete)
-        except (Refusal, HTTPException) as error:
+        except (RefusedError, HTTPException) as error:
             await _refuse(connection, error, receive, send_complete)
-        except Exception as error:  # noqa: BLE001 (the last place where it can be answered)
+        except Exception as error:
             if status == 0:
                 await unforeseen(connection, error)(connection, receive, send_complete)
             else:
                 raise
         finally:
-            load.requests -= 1
+            if streaming:
+                load.streams -= 1
+            else:
+                load.requests -= 1
             seconds = time.perf_counter() - started
             route = (connection["method"], _route(connection))
             load.answered[*route, status] += 1
@@ -323,13 +365,13 @@ def guarded(app: ASGIApp, *, desk: Desk, load: Load, names: frozenset[str]) -> A
 
 
 async def _refuse(
-    connection: Connection, error: Refusal | HTTPException, receive: Receive, send: Send
+    connection: Connection, error: RefusedError | HTTPException, receive: Receive, send: Send
 ) -> None:
     """Answer a request that the application has not seen, and read no more of it."""
-    if isinstance(error, Refusal):
+    if isinstance(error, RefusedError):
         problem, headers = problem_of(error, connection["state"]["request_id"]), error.headers
     else:
-        refusal = Refusal(error.status_code, error.detail)
+        refusal = RefusedError(error.status_code, error.detail)
         problem, headers = problem_of(refusal, connection["state"]["request_id"]), {}
     response = answer(connection, problem, {**headers, "Connection": "close"})
     await response(connection, receive, send)

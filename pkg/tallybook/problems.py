@@ -35,7 +35,7 @@ from tallybook.errors import (
 from .log import get_logger
 
 # %% auto #0
-__all__ = ['MEDIA_TYPE', 'ErrorPage', 'FieldProblem', 'Problem', 'Refusal', 'busy', 'problem_of', 'wants_page', 'answer',
+__all__ = ['MEDIA_TYPE', 'ErrorPage', 'FieldProblem', 'Problem', 'RefusedError', 'busy', 'problem_of', 'wants_page', 'answer',
            'request_id_of', 'log_failure', 'invalid', 'unforeseen', 'report_problems']
 
 # %% ../../nbs/25_problems.ipynb #e6cffcc1
@@ -66,8 +66,8 @@ class Problem(BaseModel):
     request_id: str | None = Field(default=None, description="Under which the log speaks of it.")
     errors: tuple[FieldProblem, ...] = Field(default=(), description="The fields that are wrong.")
 
-# %% ../../nbs/25_problems.ipynb #eb8b27da
-class Refusal(ProcessingError):
+# %% ../../nbs/25_problems.ipynb #28c7fffe
+class RefusedError(ProcessingError):
     """A request that is answered with an error, said by the service itself.
 
     Args:
@@ -76,7 +76,7 @@ class Refusal(ProcessingError):
         headers: What else the answer carries, such as `Retry-After`.
 
     Examples:
-        >>> Refusal(404, "there is no run 7").status
+        >>> RefusedError(404, "there is no run 7").status
         404
     """
 
@@ -90,9 +90,9 @@ class Refusal(ProcessingError):
         self.headers = dict(headers or {})
 
 
-def busy(message: str, *, status: int = 503, seconds: int = 1) -> Refusal:
+def busy(message: str, *, status: int = 503, seconds: int = 1) -> RefusedError:
     """Return the answer for somebody who should come back in so many seconds."""
-    return Refusal(status, message, headers={"Retry-After": str(seconds)})
+    return RefusedError(status, message, headers={"Retry-After": str(seconds)})
 
 # %% ../../nbs/25_problems.ipynb #b0fe04cb
 _STATUS: Final[tuple[tuple[type[ProcessingError], int], ...]] = (
@@ -116,7 +116,7 @@ _OURS: Final = {
 
 
 def _status(error: ProcessingError) -> int:
-    if isinstance(error, Refusal):
+    if isinstance(error, RefusedError):
         return error.status
     if error.error_code == ErrorCode.EXTERNAL_SERVICE_FAILED:
         return 502
@@ -137,7 +137,7 @@ def problem_of(error: ProcessingError, request_id: str | None = None) -> Problem
         'the service cannot do this just now; its operator finds the reason in the log'
     """
     status = _status(error)
-    said = isinstance(error, Refusal) or status not in _OURS
+    said = isinstance(error, RefusedError) or status not in _OURS
     return Problem(
         title=HTTPStatus(status).phrase,
         status=status,
@@ -198,7 +198,7 @@ async def _of_ours(request: Request, error: Exception) -> Response:
     problem = problem_of(error, number)
     if problem.detail in _OURS.values():
         log_failure(error, number)
-    headers = error.headers if isinstance(error, Refusal) else {}
+    headers = error.headers if isinstance(error, RefusedError) else {}
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"Retry-After": "5", **headers}
     return answer(request.scope, problem, headers)

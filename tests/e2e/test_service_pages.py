@@ -401,9 +401,9 @@ class TestHostile:
         expect(page.locator(".figures dd")).to_have_text(site.hostile[1])
 
     def test_boxed(self, guest: Callable[..., Guest], site: Site) -> None:
-        """A report that is not ours to trust has no access to our cookie and to no network."""
+        """A report is not trusted: it can reach neither our cookie nor any network."""
         visit = guest()
-        answer = visit.page.goto("/pages/runs/1/files/report.html")
+        answer = visit.page.goto("/runs/1/page")
         assert answer
         assert answer.headers["content-security-policy"].startswith("sandbox allow-scripts")
         assert visit.page.evaluate("self.origin") == "null"

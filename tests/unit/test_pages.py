@@ -19,7 +19,6 @@ from tallybook.api import create_app
 from tallybook.config import AppConfig
 from tallybook.pages import onward, router
 from tallybook.runs import Ledger, LedgerState, Run, claim, finish, list_runs, request_run
-from tallybook.shelf import bundle_files
 from tallybook.types import RunState
 
 TOKENS = {scope: f"{scope}-token-of-at-least-32-letters-{scope}" for scope in Scope}
@@ -146,7 +145,7 @@ class TestWhoMay:
             path = getattr(route, "path", "")
             for method in getattr(route, "methods", ()) if path not in open_to_all else ():
                 address = path.replace("{run_id}", "1").replace("{name}", REPORT)
-                answer = client.request(method, address.replace("{name:path}", "report.html"))
+                answer = client.request(method, address)
                 assert answer.status_code in (303, 401), (method, path)
                 assert answer.headers.get("location", "/sign-in").startswith("/sign-in")
 
@@ -191,7 +190,7 @@ class TestRunning:
         form = {"csrf_token": proof(client), "p-source": place, "p-top": "500"}
         answer = client.post(RUN, data=form)
         assert answer.status_code == 422
-        assert "the name of a source in the settings" in answer.text
+        assert "should be the name of a source" in answer.text
         assert "less than or equal to 30" in answer.text
         assert list_runs(ledger).runs == ()
 
@@ -259,38 +258,34 @@ class TestErrors:
         assert client.get("/").status_code == 200
 
 
-class TestFiles:
-    """Files of a run are served by name."""
+class TestBundle:
+    """What a run has left, or has not any more."""
 
-    @pytest.mark.parametrize(
-        "name", ["../manifest.json", "secret.txt", "charts/out.svg", "%2e%2e/x"]
-    )
-    def test_only_listed(self, enter: Enter, ledger: Ledger, tmp_path: Path, name: str) -> None:
-        """Nothing is served that the manifest does not name, or that lies outside the bundle."""
-        (tmp_path / "out.svg").write_text("<svg/>")
-        out = {
-            "name": "out",
-            "title": "Out",
-            "files": dict.fromkeys(("svg", "png"), "../../../out.svg"),
-        }
-        folder = tmp_path / "runs" / REPORT / "one"
-        ended(ledger, folder, {"charts": [out]})
-        (folder / "secret.txt").write_text("secret")
+    def test_shown(self, enter: Enter, ledger: Ledger, tmp_path: Path) -> None:
+        """Its numbers, and links to its files in every form."""
+        table = {"name": "totals", "title": "All totals", "file": "tables/totals.parquet"}
+        told = {"title": "T", "values": {"total_amount": "1234.50"}, "tables": [table]}
+        ended(ledger, tmp_path / "runs" / REPORT / "one", told)
+        page = enter().get("/pages/runs/1").text
+        assert "<dd>1,234.5</dd>" in page
+        for address in ("/runs/1/page", "/runs/1/tables/totals?format=csv", "/runs/1/manifest"):
+            assert f'href="{address}"' in page
+
+    @pytest.mark.parametrize("place", ["elsewhere", "runs/gone"])
+    def test_none(self, enter: Enter, ledger: Ledger, tmp_path: Path, place: str) -> None:
+        """A bundle outside the folder of runs is none, and one that was removed is no error."""
+        ended(ledger, tmp_path / place, {"values": {"total_amount": 1}})
+        if place == "runs/gone":
+            (tmp_path / place / "manifest.json").unlink()
+        page = enter().get("/pages/runs/1")
+        assert page.status_code == 200
+        assert "Numbers kept" not in page.text
+        assert "Open the report" not in page.text
+
+    def test_source_by_its_name(self, enter: Enter, ledger: Ledger, tmp_path: Path) -> None:
+        """The address of a source stands on no page; its name does."""
         client = enter()
-        assert client.get(f"/pages/runs/1/files/{name}").status_code == 404
-        assert client.get("/pages/runs/1/files/manifest.json").status_code == 200
-        assert "charts/out.svg" not in bundle_files(folder)
-
-    def test_elsewhere(self, enter: Enter, ledger: Ledger, tmp_path: Path) -> None:
-        """A bundle outside the folder of runs is none."""
-        ended(ledger, tmp_path / "elsewhere", {})
-        client = enter()
-        assert client.get("/pages/runs/1/files/manifest.json").status_code == 404
-        assert client.get("/pages/runs/1").status_code == 200
-
-    def test_events(self, enter: Enter, ledger: Ledger, tmp_path: Path) -> None:
-        """The events of a run that has ended are its state, and then they end."""
-        ended(ledger, tmp_path / "runs" / "one", {})
-        answer = enter().get("/pages/runs/1/events")
-        assert answer.headers["content-type"].startswith("text/event-stream")
-        assert answer.text == 'data: {"state": "ok", "progress": null}\n\n'
+        client.post(RUN, data={"csrf_token": proof(client), "p-source": "small"})
+        page = client.get("/pages/runs/1").text
+        assert "<dd>small</dd>" in page
+        assert str(tmp_path) not in page
