@@ -1,4 +1,4 @@
-"""The service's pages in a real Chromium, served by a real uvicorn on loopback, with a real worker."""
+"""The service's pages in a real Chromium, served by a real uvicorn on loopback, and a worker."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tallybook.runs import (
 )
 from tallybook.types import RunState
 
-TOKEN = "a-token-of-more-than-thirty-two-letters"
+TOKEN = "a-token-of-more-than-thirty-two-letters"  # noqa: S105 - of this test only
 READER = "another-token-of-thirty-two-letters-or-more"
 REPORT = "category_totals"
 TITLE = "Totals by category"
@@ -107,7 +107,8 @@ def keep_working(site: Site, over: threading.Event) -> None:
 def hostile_bundle(folder: Path, names: tuple[str, ...]) -> Path:
     """A bundle in which every name would like to be code."""
     (folder / "charts").mkdir(parents=True)
-    picture = "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><script>top.hacked=9</script></svg>"
+    space = "xmlns='http://www.w3.org/2000/svg' width='9' height='9'"
+    picture = f"<svg {space}><script>top.hacked=9</script></svg>"
     (folder / "charts" / "bars.svg").write_text(picture)
     (folder / "report.html").write_text(f"<h1>Report</h1>{''.join(names)}")
     (folder / "log.jsonl").write_text("".join(json.dumps({"message": one}) + "\n" for one in names))
@@ -298,7 +299,7 @@ class TestStory:
         expect(page.get_by_role("heading", level=1, name="Sign in")).to_be_visible()
 
     def test_without_scripts(self, guest: Callable[..., Guest], site: Site) -> None:
-        """Without JavaScript a wrong form comes back whole, and a run page looks again by itself."""
+        """Without JavaScript a wrong form comes back whole, and a run page looks again itself."""
         page = guest(java_script_enabled=False).page
         page.goto(f"/pages/reports/{REPORT}")
         page.get_by_label("Top").fill("500")

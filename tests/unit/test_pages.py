@@ -84,7 +84,7 @@ class TestSignIn:
     """A token for a cookie."""
 
     def test_sent_there_and_back(self, enter: Enter) -> None:
-        """Whoever is not signed in is asked for a token, and comes back to where they wanted to go."""
+        """Whoever is not signed in is asked for a token, and then gets where they wanted to go."""
         client = enter(None)
         answer = client.get("/pages/runs?state=ok")
         assert answer.status_code == 303
@@ -225,8 +225,15 @@ class TestErrors:
 
     @pytest.mark.parametrize(
         "address",
-        ["/nothing", "/pages/runs/9", "/pages/runs/99999999999999999999", "/pages/reports/no"]
-        + ["/pages/reports/..%2F..%2Fx.ipynb", "/static/site.html.j2", "/pages/compare?a=1&b=2"],
+        [
+            "/nothing",
+            "/pages/runs/9",
+            "/pages/runs/99999999999999999999",
+            "/pages/reports/no",
+            "/pages/reports/..%2F..%2Fx.ipynb",
+            "/static/site.html.j2",
+            "/pages/compare?a=1&b=2",
+        ],
     )
     def test_missing(self, enter: Enter, address: str) -> None:
         """An address with nothing behind it is a page with a way on."""
@@ -289,3 +296,53 @@ class TestBundle:
         page = client.get("/pages/runs/1").text
         assert "<dd>small</dd>" in page
         assert str(tmp_path) not in page
+
+
+class TestSubscribers:
+    """Who is told how runs end."""
+
+    @pytest.fixture(autouse=True)
+    def keeping(self) -> Any:
+        """The module that keeps them; without it there is no such page."""
+        return pytest.importorskip("tallybook.subscribers")
+
+    def test_in_and_out(self, enter: Enter, ledger: Ledger, keeping: Any) -> None:
+        """Somebody is added, stands on the page, and is taken out again."""
+        client = enter()
+        form = {"csrf_token": proof(client), "p-email": "Ada@Example.org", "p-name": "Ada <b>"}
+        form |= {"p-report": "*", "p-events": ["failure", "gate"]}
+        answer = client.post("/pages/subscribers", data=form)
+        assert answer.status_code == 422
+        assert "Ada &lt;b&gt;" in answer.text
+        answer = client.post("/pages/subscribers", data={**form, "p-name": "Ada"})
+        assert answer.headers["location"] == "/pages/subscribers?done=subscribed"
+        page = client.get("/pages/subscribers").text
+        assert "ada@example.org" in page
+        assert "Failures, failed data checks" in page
+        [one] = keeping.list_subscribers(ledger)
+        client.post(f"/pages/subscribers/{one.id}/remove", data={"csrf_token": proof(client)})
+        assert keeping.list_subscribers(ledger) == []
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"p-email": "nobody"},
+            {"p-email": "https://u:p@example.org/"},
+            {"p-report": "no_such"},
+            {"p-events": []},
+        ],
+    )
+    def test_wrong(self, enter: Enter, ledger: Ledger, keeping: Any, wrong: dict[str, Any]) -> None:
+        """What is wrong is said, and nobody is added."""
+        client = enter()
+        form = {"csrf_token": proof(client), "p-email": "ada@example.org", "p-report": "*"}
+        answer = client.post("/pages/subscribers", data={**form, "p-events": ["gate"], **wrong})
+        assert answer.status_code == 422
+        assert 'role="alert"' in answer.text
+        assert keeping.list_subscribers(ledger) == []
+
+    def test_only_for_those_who_manage(self, enter: Enter) -> None:
+        """Addresses of people are nothing for everybody."""
+        client = enter(Scope.RUN)
+        assert client.get("/pages/subscribers").status_code == 403
+        assert "/pages/subscribers" not in client.get("/").text
