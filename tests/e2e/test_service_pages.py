@@ -245,7 +245,7 @@ class TestStory:
 
     @pytest.mark.usefixtures("worker")
     def test_whole(self, guest: Callable[..., Guest], site: Site) -> None:
-        """Sign in, choose, run, watch, open, compare, sign out; nothing leaves the origin."""
+        """Sign in, choose, run, watch, open, compare, verify, sign out; nothing leaves the origin."""
         visit = guest()
         page = visit.page
         page.get_by_role("link", name=TITLE, exact=True).click()
@@ -267,7 +267,11 @@ class TestStory:
         page.get_by_label("What has changed since").select_option(chosen)
         page.get_by_role("button", name="Compare").click()
         expect(page.get_by_text("The same results")).to_be_visible()
+        page.goto(first)
+        page.get_by_role("button", name="Verify").click()
+        expect(page.get_by_role("heading", name="Reproduced")).to_be_visible(timeout=240_000)
         page.goto("/")
+        expect(page.locator(".card .plate img").first).to_be_visible()
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_role("heading", level=1, name="Sign in")).to_be_visible()
         page.goto(first)
