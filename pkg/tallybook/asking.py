@@ -134,13 +134,11 @@ def with_sources(
     resolved: dict[str, object] = {}
     problems: dict[str, str] = {}
     for name, value in given.items():
+        if name not in sources and _looks_like_place(value):
+            problems[name] = "should be no address and no path; name a source instead"
+            continue
         try:
-            if name in sources:
-                resolved[name] = _named(desk, model, name, value)
-            elif _looks_like_place(value):
-                raise ValueError("should be no address and no path; name a source instead")
-            else:
-                resolved[name] = value
+            resolved[name] = _named(desk, model, name, value) if name in sources else value
         except ValueError as error:
             problems[name] = str(error)
     if problems:
