@@ -14,12 +14,12 @@ from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi import Path as InPath
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, StreamingResponse
 
 from .access import Reader, Runner
-from .asking import ask_for, report_of, with_names
+from .asking import Moment, ask_for, report_of, with_names
 from .desk import AtDesk, Desk, bundle_of, run_of
 from .errors import ValidationError
 from .guard import AtLoad, Load, taking_place
@@ -230,8 +230,8 @@ class RunFilter(BaseModel):
     state: list[LedgerState] = Field(default=[], description="Only those in one of these states.")
     report: str | None = Field(default=None, description="Only those of this report.")
     schedule: str | None = Field(default=None, description="Only those of this schedule.")
-    since: AwareDatetime | None = Field(default=None, description="Requested then or later.")
-    until: AwareDatetime | None = Field(default=None, description="Requested before that.")
+    since: Moment | None = Field(default=None, description="Requested then or later.")
+    until: Moment | None = Field(default=None, description="Requested before that.")
     cursor: int | None = Field(
         default=None, ge=1, le=2**63 - 1, description="`next` of the page before."
     )

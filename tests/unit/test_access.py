@@ -6,6 +6,7 @@ import pytest
 from fastapi.routing import APIRoute
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.service import KEYRING, TOKENS, client_for, new_app
 
 from tallybook.access import (
     CSRF_HEADER,
@@ -18,7 +19,6 @@ from tallybook.access import (
     new_session,
     read_session,
 )
-from tests.support.service import KEYRING, TOKENS, client_for, new_app
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 PUBLIC = {("GET", "/health"), ("GET", "/ready")}
