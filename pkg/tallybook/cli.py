@@ -18,6 +18,7 @@ import typer
 from .errors import ConfigError, ValidationError
 from .proof_cli import verify_file_command
 from .report_cli import RunsFolder, report_app, run_and_say
+from .serve_cli import serve
 from .terminal import Verbose, progress, reported, say, start_logging
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.add_typer(report_app, name="report")
 app.command("verify-file")(verify_file_command)
+app.command("serve")(serve)
 
 
 def _show_version(wanted: bool) -> None:
