@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
+from tests.support.service import served
 
 from tallybook.access import Scope, make_key
 from tallybook.api import create_app
@@ -143,20 +143,11 @@ def site(
         patch.setenv("TALLYBOOK_SETTINGS_DIR", str(folder))
         settings = AppConfig.load()
         keys = make_key("ada", Scope.ADMIN, TOKEN), make_key("bob", Scope.READ, READER)
-        config = uvicorn.Config(
-            create_app(settings, keyring=keys), port=0, log_level="error", ws="none"
-        )
-        server = uvicorn.Server(config)
-        serving = threading.Thread(target=server.run, daemon=True)
-        serving.start()
-        while not server.started:
-            assert serving.is_alive()
-            serving.join(0.02)
-        port = server.servers[0].sockets[0].getsockname()[1]
         over = threading.Event()
-        with closing(open_ledger(settings.ledger_address)) as ledger:
+        serving = served(create_app(settings, keyring=keys))
+        with serving as url, closing(open_ledger(settings.ledger_address)) as ledger:
             made = Site(
-                f"http://127.0.0.1:{port}",
+                url,
                 ledger,
                 settings.runs_dir,
                 threading.Event(),
@@ -169,8 +160,6 @@ def site(
             over.set()
             made.at_work.set()
             working.join(60)
-            server.should_exit = True
-            serving.join(30)
 
 
 @dataclass
@@ -245,7 +234,7 @@ class TestStory:
 
     @pytest.mark.usefixtures("worker")
     def test_whole(self, guest: Callable[..., Guest], site: Site) -> None:
-        """Sign in, choose, run, watch, open, compare, verify, sign out; nothing leaves the origin."""
+        """Sign in, choose, run, watch, open, compare, verify, sign out; all within the origin."""
         visit = guest()
         page = visit.page
         page.get_by_role("link", name=TITLE, exact=True).click()
