@@ -295,30 +295,33 @@ NewName = Annotated[
     str, typer.Argument(metavar="NAME", help="What to call it, such as late_deliveries.")
 ]
 ReportsFolder = Annotated[
-    Path, typer.Option("--folder", metavar="FOLDER", help="Where the notebook goes.")
+    Path | None,
+    typer.Option(
+        "--folder", metavar="FOLDER", help="Where the notebook goes (the setting reports_dir)."
+    ),
 ]
 Replace = Annotated[bool, typer.Option("--force", help="Replace a report of that name.")]
 
 
 @report_app.command("new")
 @reported
-def new_report(
-    name: NewName, folder: ReportsFolder = Path("reports"), force: Replace = False
-) -> None:
+def new_report(name: NewName, folder: ReportsFolder = None, force: Replace = False) -> None:
     """Write a notebook for a new report, which runs as it is.
 
     Example: tallybook report new late_deliveries
     """
+    from tallybook.config import AppConfig
     from tallybook.scaffold import write_new_report
 
-    path = write_new_report(name, folder, replace=force)
+    path = write_new_report(name, folder or AppConfig.load().reports_dir, replace=force)
+    known = path if folder else name
     say(f"{path} is a report that runs. What to do next:")
     say_pairs(
         [
             ("  change it", f"jupyter lab {path}"),
-            ("  check it", f"tallybook report check {path}"),
-            ("  run it", f"tallybook report run {path}"),
-            ("  see its options", f"tallybook report run {path} --help"),
+            ("  check it", f"tallybook report check {known}"),
+            ("  run it", f"tallybook report run {known}"),
+            ("  see its options", f"tallybook report run {known} --help"),
         ]
     )
 

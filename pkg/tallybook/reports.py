@@ -100,17 +100,33 @@ def _introduction(path: Path) -> tuple[str, str]:
     return found["title"].strip(), " ".join(lines)
 
 
+def _notebooks(folder: Path | None) -> dict[str, Path]:
+    """Return the notebooks of reports by name; one's own go before those that come with us."""
+    own = AppConfig.load().reports_dir.expanduser()
+    folders = [folder] if folder else [resource_path("reports"), own]
+    found = {path.stem: path.absolute() for each in folders for path in each.glob("*.ipynb")}
+    return dict(sorted(found.items()))
+
+
+def _described(path: Path) -> ReportInfo:
+    """Describe a report, be it by what is wrong with its notebook."""
+    try:
+        return ReportInfo(path.stem, *_introduction(path), path)
+    except SourceError as error:
+        return ReportInfo(path.stem, path.stem, str(error), path)
+
+
 def list_reports(folder: Path | None = None) -> list[ReportInfo]:
     """List the reports that can be run, by name.
 
     Args:
-        folder: Where the notebooks are; the ones that come with Tallybook if left out.
+        folder: Where the notebooks are. If left out: those that come with Tallybook, and your own
+            in the folder of the setting `reports_dir`, which go before others of the same name.
 
-    Raises:
-        SourceError: A file in the folder is not a notebook.
+    Returns:
+        The reports; the description of a file that is not a notebook says so.
     """
-    paths = sorted((folder or resource_path("reports")).glob("*.ipynb"))
-    return [ReportInfo(path.stem, *_introduction(path), path) for path in paths]
+    return [_described(path) for path in _notebooks(folder).values()]
 
 
 def find_report(name: str | Path) -> ReportInfo:
@@ -126,13 +142,14 @@ def find_report(name: str | Path) -> ReportInfo:
     if str(name).endswith(".ipynb"):
         path = Path(name).absolute()
         return ReportInfo(path.stem, *_introduction(path), path)
-    known = {report.name: report for report in list_reports()}
-    if name not in known:
+    known = _notebooks(None)
+    if str(name) not in known:
         hint = did_you_mean(str(name), known) or f" There are: {', '.join(known) or 'none'}."
         raise ValidationError(
             f"there is no report {str(name)!r}.{hint}", context={"report": str(name)}
         )
-    return known[str(name)]
+    path = known[str(name)]
+    return ReportInfo(path.stem, *_introduction(path), path)
 
 # %% ../../nbs/23_reports.ipynb #53c91741
 @contextmanager

@@ -33,6 +33,7 @@ DEFAULTS = {
     "web": WebConfig().model_dump(),
     "worker_count": 4,
     "max_connections": 100,
+    "reports_dir": Path("reports"),
     "runs_dir": Path("runs"),
     "ledger": None,
     "report_timeout_seconds": 600,
