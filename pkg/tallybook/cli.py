@@ -249,7 +249,7 @@ def process(
     )
     totals = write_totals(tallied, output_path)
     _summarize(tallied, time.monotonic() - started)
-    say(f"{totals.height:,} totals in {output_path}")
+    say(f"{totals.height:,} total{'s' * (totals.height != 1)} in {output_path}")
     if tallied.reasons.height:
         say(f"rejects in {rejects_file}")
 
@@ -368,7 +368,8 @@ def check(
     )
     tallied = _tally(input_path, schema, options, max_rejects=max_rejects)
     _summarize(tallied, time.monotonic() - started)
-    say(f"{tallied.totals.height:,} categories; nothing was written")
+    count = tallied.totals.height
+    say(f"{count:,} categor{'y' if count == 1 else 'ies'}; nothing was written")
 
 
 @schema_app.command("infer")
