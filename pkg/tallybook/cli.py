@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from .doctor_cli import doctor_command
 from .errors import ConfigError, ValidationError
 from .proof_cli import verify_file_command
 from .report_cli import RunsFolder, report_app, run_and_say
@@ -45,6 +46,7 @@ app = typer.Typer(
 )
 app.add_typer(report_app, name="report")
 app.command("verify-file")(verify_file_command)
+app.command("doctor")(doctor_command)
 
 
 def _show_version(wanted: bool) -> None:
