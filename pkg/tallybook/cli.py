@@ -19,6 +19,8 @@ from .doctor_cli import doctor_command
 from .errors import ConfigError, ValidationError
 from .proof_cli import verify_file_command
 from .report_cli import RunsFolder, report_app, run_and_say
+from .runs_cli import runs_app
+from .schedule_cli import schedule_app
 from .terminal import Verbose, progress, reported, say, start_logging
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(report_app, name="report")
+app.add_typer(runs_app, name="runs")
+app.add_typer(schedule_app, name="schedule")
 app.command("verify-file")(verify_file_command)
 app.command("doctor")(doctor_command)
 

@@ -17,7 +17,16 @@ from typer.core import TyperCommand, TyperOption
 from typer.main import get_command
 
 from .errors import ParameterError, ReportError, did_you_mean
-from .terminal import Verbose, explained, progress, reported, say, say_pairs, start_logging
+from tallybook.terminal import (
+    Verbose,
+    explained,
+    progress,
+    reported,
+    say,
+    say_pairs,
+    start_logging,
+    warn,
+)
 
 if TYPE_CHECKING:
     from typer._click.core import Context
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
 
     from tallybook.lint import Finding
     from tallybook.params import ParameterRow
-    from tallybook.reports import ReportInfo
+    from tallybook.reports import OnProgress, ReportInfo, RunResult, ShouldStop
 
 # %% auto #0
 __all__ = ['report_app', 'ReportName', 'Parameters', 'RunsFolder', 'Force', 'AsSchema', 'NewName', 'ReportsFolder', 'Replace',
@@ -438,21 +447,31 @@ def given_values(
 def run_and_say(
     name: str, parameters: Mapping[str, object], runs_dir: Path | None, *, force: bool = False
 ) -> None:
-    """Run a report, show how it goes and what it found.
+    """Run a report, show how it goes and what it found; the ledger has it from beginning to end.
 
     Raises:
         ReportError: It did not end well; carries the state's exit code.
     """
     from tallybook.reports import run_report
+    from tallybook.worker import ledger_address, run_noted
 
-    with progress(f"running {name}") as show:
-        result = run_report(
+    def work(tell: OnProgress, should_stop: ShouldStop) -> RunResult:
+        def step(done: int, total: int, what: str) -> None:
+            show(done, total)
+            tell(done, total, what)
+
+        return run_report(
             name,
             parameters,
             runs_dir=runs_dir,
             force=force,
-            on_progress=lambda done, total, _what: show(done, total),
+            on_progress=step,
+            should_stop=should_stop,
         )
+
+    address = ledger_address(runs_dir)
+    with progress(f"running {name}") as show:
+        result = run_noted(name, parameters, work, address=address, warn=warn)
     if result.unchanged:
         say(f"not run again: {result.reason}. To run it anyway: --force")
     for found, value in result.manifest.get("values", {}).items():
