@@ -120,6 +120,7 @@ class TestOne:
         kept, gone = folder / "kept", folder / "gone"
         for each in (kept, gone):
             each.mkdir()
+            (each / "manifest.json").touch()
         for artefacts in (kept, gone, kept):
             ended(ledger, artefacts=artefacts)
         options = ["runs", "prune", "--keep-days", "0", "--keep-last", "1"]
