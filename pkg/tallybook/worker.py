@@ -166,11 +166,14 @@ def holding(
         keeper.join()
 
 # %% ../../nbs/25_worker.ipynb #1452d5fe
+_LOCKED: Final = "manifest.json"  # the folder itself is locked by the process that made it
+
+
 @contextmanager
 def _relying_on(folder: Path) -> Iterator[bool]:
     """Keep others from removing a bundle; tell whether it is there."""
     try:
-        lock = os.open(folder, os.O_RDONLY)
+        lock = os.open(folder / _LOCKED, os.O_RDONLY)
     except FileNotFoundError:
         yield False
         return
@@ -197,7 +200,7 @@ def drop_bundle(ledger: Ledger, folder: Path) -> bool:
         LedgerError: The ledger cannot be read. The bundle stays.
     """
     try:
-        lock = os.open(folder, os.O_RDONLY)
+        lock = os.open(folder / _LOCKED, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:

@@ -117,11 +117,11 @@ class Place:
                 running.kill()
 
     def work_off(self) -> None:
-        """Let a process do all that is left."""
-        with self.scheduler() as running:
-            said, log = running.communicate(timeout=BOUND)
-            assert running.returncode == 0, log
-            assert said
+        """Let processes do all that is left, also what still has a dead one's lease."""
+        while not (runs := place_runs(self)) or any(run.finished_at is None for run in runs):
+            with self.scheduler() as running:
+                _, log = running.communicate(timeout=BOUND)
+                assert running.returncode == 0, log
 
     def check(self) -> list[Run]:
         """Fail unless each day has one run, which is ok and names a whole bundle."""

@@ -54,7 +54,7 @@ def bundle(tmp_path, name="20261124T120000Z-3f9a1c"):
     """A folder that stands for a bundle."""
     folder = tmp_path / "runs" / "tiny" / name
     folder.mkdir(parents=True)
-    (folder / "report.html").write_text("a page")
+    (folder / "manifest.json").write_text("{}")
     return folder
 
 
