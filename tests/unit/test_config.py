@@ -14,6 +14,7 @@ import tallybook.config as config_module
 from tallybook.config import (
     AppConfig,
     DatabaseConfig,
+    ServiceConfig,
     StorageConfig,
     WebConfig,
     read_settings,
@@ -31,6 +32,8 @@ DEFAULTS = {
     "database": None,
     "storage": StorageConfig().model_dump(),
     "web": WebConfig().model_dump(),
+    "service": ServiceConfig().model_dump(),
+    "sources": {},
     "worker_count": 4,
     "max_connections": 100,
     "reports_dir": Path("reports"),
