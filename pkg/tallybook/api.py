@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from typing import Annotated, Any, Final
@@ -23,9 +24,11 @@ from starlette.middleware.cors import CORSMiddleware
 import tallybook
 from . import pages, runs_api, status_api, tally_api
 from .access import Keyring, Runner
+from .asking import Moment
 from .config import AppConfig
 from .core import look_up_categories, process_batch_async, process_data
 from .desk import open_desk
+from .errors import ConfigError
 from .guard import LOOPBACK_NAMES, Load, guarded
 from .problems import MEDIA_TYPE, Problem, RefusedError, report_problems
 from .status_api import DatabaseService, get_database_service
@@ -53,6 +56,9 @@ class RequestConfig(ProcessingConfig):
     )
     timeout_seconds: float = Field(
         default=30.0, gt=0, le=300, strict=True, description="How long one look-up may take."
+    )
+    created_at: Moment = Field(
+        default_factory=lambda: datetime.now(UTC), description="When this was written, in UTC."
     )
 
 
@@ -146,7 +152,10 @@ async def _looked_up(
     counted: Counter[str] = Counter()
     for start in range(0, len(labels), config.batch_size):
         batch = labels[start : start + config.batch_size]
-        counted.update(await external.look_up(batch, config))
+        try:
+            counted.update(await external.look_up(batch, config))
+        except ConfigError as error:
+            raise RefusedError(422, "this service has no look-up of categories") from error
     return dict(counted)
 
 

@@ -21,6 +21,7 @@ from .proof_cli import verify_file_command
 from .report_cli import RunsFolder, report_app, run_and_say
 from .runs_cli import runs_app
 from .schedule_cli import schedule_app
+from .serve_cli import serve
 from .terminal import Verbose, progress, reported, say, start_logging
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ app.add_typer(runs_app, name="runs")
 app.add_typer(schedule_app, name="schedule")
 app.command("verify-file")(verify_file_command)
 app.command("doctor")(doctor_command)
+app.command("serve")(serve)
 
 
 def _show_version(wanted: bool) -> None:

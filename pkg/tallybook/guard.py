@@ -10,10 +10,10 @@ import re
 import secrets
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
@@ -81,6 +81,7 @@ class Load:
         requests: Requests at work.
         streams: Connections that follow a run.
         tallies: Files that are being tallied, and runs that are being verified.
+        stopping: Whether the service has been told to stop.
         answered: How many answers there were, by method, route and status.
         seconds: How long those took together, by method and route.
     """
@@ -88,6 +89,7 @@ class Load:
     requests: int = 0
     streams: int = 0
     tallies: int = 0
+    stopping: bool = False
     answered: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     seconds: defaultdict[tuple[str, str], float] = field(default_factory=lambda: defaultdict(float))
 
@@ -246,6 +248,49 @@ def _write_line(connection: Connection, status: int, seconds: float) -> None:
     _access.info("request", extra={"extra_fields": fields})
 
 
+class _Visit:
+    """One request on its way through: completes its answer, and notes how it went.
+
+    It is a class because a closure for each request would cost more than what it does.
+    """
+
+    __slots__ = ("_connection", "_load", "_send", "_started", "_streaming", "request_id", "status")
+
+    def __init__(self, load: Load, connection: Connection, send: Send, request_id: str) -> None:
+        self._load, self._connection, self._send = load, connection, send
+        self._started, self._streaming = time.perf_counter(), False
+        self.request_id, self.status = request_id, 0
+
+    async def send(self, message: Message) -> None:
+        """Pass a part of the answer on, with all headers; give up on who does not take it."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers: list[tuple[bytes, bytes]] = list(message["headers"])
+            _complete(headers, self.request_id.encode(), self._connection["scheme"])
+            if _is_stream(headers):
+                self._streaming = True
+                self._load.requests -= 1
+                self._load.streams += 1
+            await self._send({**message, "headers": headers})
+        elif message.get("more_body"):
+            async with asyncio.timeout(_SEND_SECONDS):
+                await self._send(message)
+        else:
+            await self._send(message)
+
+    def end(self) -> None:
+        """Count the request, and write its line."""
+        if self._streaming:
+            self._load.streams -= 1
+        else:
+            self._load.requests -= 1
+        seconds = time.perf_counter() - self._started
+        method, route = str(self._connection["method"]), _route(self._connection)
+        self._load.answered[method, route, self.status] += 1
+        self._load.seconds[method, route] += seconds
+        _write_line(self._connection, self.status, seconds)
+
+
 @dataclass(frozen=True)
 class _Limits:
     """What the guard remembers between requests."""
@@ -310,31 +355,10 @@ def guarded(app: ASGIApp, *, desk: Desk, load: Load, names: frozenset[str]) -> A
         if connection["type"] != "http":
             await app(connection, receive, send)
             return
-        started, streaming = time.perf_counter(), False
         headers = _headers(connection)
+        visit = _Visit(load, connection, send, _new_request_id(headers))
         caller = caller_of(desk.keyring, headers)
-        request_id = _new_request_id(headers)
-        state: MutableMapping[str, Any] = connection.setdefault("state", {})
-        state.update(request_id=request_id, caller=caller)
-        status = 0
-
-        async def send_complete(message: Message) -> None:
-            nonlocal status, streaming
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                answered: list[tuple[bytes, bytes]] = list(message["headers"])
-                _complete(answered, request_id.encode(), connection["scheme"])
-                if _is_stream(answered):
-                    streaming = True
-                    load.requests -= 1
-                    load.streams += 1
-                message = {**message, "headers": answered}
-            elif message.get("more_body"):
-                async with asyncio.timeout(_SEND_SECONDS):
-                    await send(message)
-                return
-            await send(message)
-
+        connection.setdefault("state", {}).update(request_id=visit.request_id, caller=caller)
         load.requests += 1
         try:
             await asyncio.sleep(0)  # let everybody who has arrived be counted
@@ -342,24 +366,15 @@ def guarded(app: ASGIApp, *, desk: Desk, load: Load, names: frozenset[str]) -> A
             most = _most_bytes(service, connection["path"], caller)
             _check_length(headers, most)
             deadline = asyncio.get_running_loop().time() + service.body_timeout_seconds
-            await app(connection, _limited(receive, most, deadline), send_complete)
+            await app(connection, _limited(receive, most, deadline), visit.send)
         except (RefusedError, HTTPException) as error:
-            await _refuse(connection, error, receive, send_complete)
+            await _refuse(connection, error, receive, visit.send)
         except Exception as error:
-            if status == 0:
-                await unforeseen(connection, error)(connection, receive, send_complete)
-            else:
+            if visit.status:
                 raise
+            await unforeseen(connection, error)(connection, receive, visit.send)
         finally:
-            if streaming:
-                load.streams -= 1
-            else:
-                load.requests -= 1
-            seconds = time.perf_counter() - started
-            route = (connection["method"], _route(connection))
-            load.answered[*route, status] += 1
-            load.seconds[route] += seconds
-            _write_line(connection, status, seconds)
+            visit.end()
 
     return handle
 

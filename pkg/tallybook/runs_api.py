@@ -14,15 +14,15 @@ from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi import Path as InPath
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, StreamingResponse
 
 from .access import Reader, Runner
-from .asking import ask_for, report_of, with_names
+from .asking import Moment, ask_for, report_of, with_names
 from .desk import AtDesk, Desk, bundle_of, run_of
 from .errors import ValidationError
-from .guard import AtLoad, taking_place
+from .guard import AtLoad, Load, taking_place
 from .params import describe_parameters, read_parameters
 from .problems import RefusedError, busy
 from .reports import list_reports
@@ -197,8 +197,9 @@ def post_run(
     name: ReportName,
     asked: RunRequest,
     caller: Runner,
-    desk: AtDesk,
     response: Response,
+    *,
+    desk: AtDesk,
     idempotency_key: IdempotencyKey = None,
 ) -> RunView:
     """Ask for a run of a report; a worker will do it."""
@@ -229,8 +230,8 @@ class RunFilter(BaseModel):
     state: list[LedgerState] = Field(default=[], description="Only those in one of these states.")
     report: str | None = Field(default=None, description="Only those of this report.")
     schedule: str | None = Field(default=None, description="Only those of this schedule.")
-    since: AwareDatetime | None = Field(default=None, description="Requested then or later.")
-    until: AwareDatetime | None = Field(default=None, description="Requested before that.")
+    since: Moment | None = Field(default=None, description="Requested then or later.")
+    until: Moment | None = Field(default=None, description="Requested before that.")
     cursor: int | None = Field(
         default=None, ge=1, le=2**63 - 1, description="`next` of the page before."
     )
@@ -438,11 +439,12 @@ def _event(run: RunView) -> tuple[str, str]:
     return number, f"id: {number}\nevent: {kind}\ndata: {content}\n\n"
 
 
-async def follow(desk: Desk, run_id: int, last: str | None) -> AsyncIterator[str]:
-    """Yield the events of a run until it has ended.
+async def follow(desk: Desk, load: Load, run_id: int, last: str | None) -> AsyncIterator[str]:
+    """Yield the events of a run until it has ended, or the service stops.
 
     Args:
         desk: Where to look.
+        load: Tells whether the service is stopping.
         run_id: The run.
         last: The number of the last event that was heard.
     """
@@ -454,7 +456,7 @@ async def follow(desk: Desk, run_id: int, last: str | None) -> AsyncIterator[str
         if number != said:
             said, quiet = number, 0.0
             yield event
-        if run.state in ENDED:
+        if run.state in ENDED or load.stopping:
             return
         await asyncio.sleep(_LOOK_SECONDS)
         quiet += _LOOK_SECONDS
@@ -485,7 +487,9 @@ async def get_events(
     """Follow a run until it has ended."""
     if load.streams >= desk.settings.service.max_streams:
         raise busy("too many follow a run just now", seconds=5)
-    return StreamingResponse(follow(desk, run.id, last_event_id), media_type="text/event-stream")
+    return StreamingResponse(
+        follow(desk, load, run.id, last_event_id), media_type="text/event-stream"
+    )
 
 # %% ../../nbs/28_runs_api.ipynb #635a341d
 class VerificationView(BaseModel):

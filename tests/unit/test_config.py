@@ -85,7 +85,7 @@ class TestDefaults:
         shown = ConfigParser(interpolation=None)
         shown.read_string(re.sub(r"^# (?=\[|\w+ =)", "", text, flags=re.MULTILINE))
 
-        parts = {"database", "storage", "web"}
+        parts = {"database", "storage", "web", "service", "sources"}
         assert set(shown["tallybook"]) == set(AppConfig.model_fields) - parts
         assert set(shown["tallybook.database"]) == set(DatabaseConfig.model_fields)
         assert shown["tallybook.database"]["port"] == "5432"
