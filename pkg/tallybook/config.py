@@ -370,6 +370,7 @@ class AppConfig(BaseSettings):
     max_connections: int = Field(
         default=100, gt=0, description="Network connections open at the same time."
     )
+    reports_dir: Path = Field(default=Path("reports"), description="Where your own reports are.")
     runs_dir: Path = Field(default=Path("runs"), description="Where finished reports are kept.")
     ledger: SecretStr | None = Field(
         default=None, description="Where runs are noted; ledger.db in runs_dir if left out."

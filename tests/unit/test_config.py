@@ -36,6 +36,7 @@ DEFAULTS = {
     "sources": {},
     "worker_count": 4,
     "max_connections": 100,
+    "reports_dir": Path("reports"),
     "runs_dir": Path("runs"),
     "ledger": None,
     "report_timeout_seconds": 600,
