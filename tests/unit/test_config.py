@@ -14,6 +14,8 @@ import tallybook.config as config_module
 from tallybook.config import (
     AppConfig,
     DatabaseConfig,
+    NotifyConfig,
+    SmtpConfig,
     StorageConfig,
     WebConfig,
     read_settings,
@@ -31,6 +33,8 @@ DEFAULTS = {
     "database": None,
     "storage": StorageConfig().model_dump(),
     "web": WebConfig().model_dump(),
+    "smtp": SmtpConfig().model_dump(),
+    "notify": NotifyConfig().model_dump(),
     "worker_count": 4,
     "max_connections": 100,
     "runs_dir": Path("runs"),
@@ -81,11 +85,16 @@ class TestDefaults:
         shown = ConfigParser(interpolation=None)
         shown.read_string(re.sub(r"^# (?=\[|\w+ =)", "", text, flags=re.MULTILINE))
 
-        parts = {"database", "storage", "web"}
-        assert set(shown["tallybook"]) == set(AppConfig.model_fields) - parts
+        parts = {
+            "storage": StorageConfig,
+            "web": WebConfig,
+            "smtp": SmtpConfig,
+            "notify": NotifyConfig,
+        }
+        assert set(shown["tallybook"]) == set(AppConfig.model_fields) - {"database", *parts}
         assert set(shown["tallybook.database"]) == set(DatabaseConfig.model_fields)
         assert shown["tallybook.database"]["port"] == "5432"
-        for part, model in (("storage", StorageConfig), ("web", WebConfig)):
+        for part, model in parts.items():
             assert set(shown[f"tallybook.{part}"]) == set(model.model_fields)
             filled = {name: text for name, text in shown[f"tallybook.{part}"].items() if text}
             assert model.model_validate(filled) == model()
@@ -102,7 +111,7 @@ class TestDefaults:
 
     def test_every_setting_is_described(self):
         """Each setting says what it is for."""
-        models = (AppConfig, DatabaseConfig, StorageConfig, WebConfig)
+        models = (AppConfig, DatabaseConfig, StorageConfig, WebConfig, SmtpConfig, NotifyConfig)
         fields = [field for model in models for field in model.model_fields.values()]
         assert all(field.description for field in fields)
 
