@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, exists, insert, or_, select, update
 
-from .errors import ValidationError
+from .errors import ProcessingError, ValidationError
 from tallybook.runs import (
     DELIVERIES,
     PENDING,
@@ -34,7 +34,7 @@ from .subscribers import EVERY_REPORT, Event, Subscriber, new_token, read_subscr
 
 # %% auto #0
 __all__ = ['event_of', 'audience', 'DeliveryState', 'announce', 'Delivery', 'list_deliveries', 'Claimed', 'claim_deliveries',
-           'mark_sent', 'mark_later', 'mark_failed', 'requeue']
+           'DeliveryError', 'mark_sent', 'mark_later', 'mark_failed', 'requeue']
 
 # %% ../../nbs/25_outbox.ipynb #e1239ec2
 _FAILURES = frozenset(
@@ -260,10 +260,10 @@ class Claimed:
     token: str = field(repr=False)
 
 
-def _due(now: datetime) -> ColumnElement[bool]:
+def _due(by: datetime) -> ColumnElement[bool]:
     """Say which messages may be taken out."""
     lease = DELIVERIES.c.lease_until
-    return and_(PENDING, DELIVERIES.c.next_at <= now, or_(lease.is_(None), lease <= now))
+    return and_(PENDING, DELIVERIES.c.next_at <= by, or_(lease.is_(None), lease <= by))
 
 
 def _claim(connection: Connection, delivery: Delivery, until: datetime) -> Claimed:
@@ -280,7 +280,12 @@ def _claim(connection: Connection, delivery: Delivery, until: datetime) -> Claim
 
 
 def claim_deliveries(
-    ledger: Ledger, *, now: datetime, lease_seconds: float, limit: int = 8
+    ledger: Ledger,
+    *,
+    now: datetime,
+    lease_seconds: float,
+    limit: int = 8,
+    due_by: datetime | None = None,
 ) -> list[Claimed]:
     """Take out messages that are due, those first that have waited longest.
 
@@ -289,20 +294,47 @@ def claim_deliveries(
         now: The time.
         lease_seconds: How long they belong to the caller, who has to have sent them by then.
         limit: How many at most.
+        due_by: Only those that were due then already; now if left out. Whoever goes on until
+            nothing is left does not meet again what was put back meanwhile.
 
     Raises:
         ValidationError: The lease is not longer than nothing.
     """
     if not lease_seconds > 0:
         raise ValidationError(f"a lease has to last longer than {lease_seconds:g} seconds")
+    may = _due(due_by or now)
     with reading(ledger) as connection:
-        if not connection.execute(select(exists().where(_due(now)))).scalar():
+        if not connection.execute(select(exists().where(may))).scalar():
             return []
     until = now + timedelta(seconds=lease_seconds)
-    due = select(DELIVERIES).where(_due(now)).order_by(DELIVERIES.c.next_at, DELIVERIES.c.id)
+    due = select(DELIVERIES).where(may).order_by(DELIVERIES.c.next_at, DELIVERIES.c.id)
     with changing(ledger, now) as connection:
         found = [_delivery(row) for row in connection.execute(due.limit(limit))]
         return [_claim(connection, delivery, until) for delivery in found]
+
+# %% ../../nbs/25_outbox.ipynb #6f32c238
+class DeliveryError(ProcessingError):
+    """A message did not get through.
+
+    Args:
+        message: Why, in words; without the address, which may hold a key.
+        final: Whether trying again is of no use.
+        gone: Whether the receiver wants no more messages at all.
+        retry_after: How many seconds the receiver wants to be left alone.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        final: bool = False,
+        gone: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.final = final
+        self.gone = gone
+        self.retry_after = retry_after
 
 # %% ../../nbs/25_outbox.ipynb #5c36e375
 def mark_sent(ledger: Ledger, delivery: Delivery, *, now: datetime) -> None:
