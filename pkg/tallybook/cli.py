@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from .errors import ConfigError, ValidationError
+from .people_cli import notify_app, subscribers_app
 from .proof_cli import verify_file_command
 from .report_cli import RunsFolder, report_app, run_and_say
 from .terminal import Verbose, progress, reported, say, start_logging
@@ -44,6 +45,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(report_app, name="report")
+app.add_typer(subscribers_app, name="subscribers")
+app.add_typer(notify_app, name="notify")
 app.command("verify-file")(verify_file_command)
 
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
 from email.headerregistry import Address
-from email.message import EmailMessage, MIMEPart
+from email.message import EmailMessage
 from email.policy import SMTP as WIRE
 from email.utils import format_datetime
 from functools import cache
@@ -32,7 +32,7 @@ from .subscribers import EVERY_REPORT, Subscriber
 from .web import is_loopback
 
 # %% auto #0
-__all__ = ['sender_of', 'compose', 'on_the_wire', 'send_mail']
+__all__ = ['sender_of', 'compose', 'on_the_wire', 'check_mail', 'send_mail']
 
 # %% ../../nbs/25_mail.ipynb #0f480fdf
 _WIDTH: Final = 78
@@ -140,9 +140,9 @@ def _write_headers(
         message["List-Unsubscribe-Post"] = "List-Unsubscribe=One-Click"
 
 # %% ../../nbs/25_mail.ipynb #90e8d40e
-def _with_pictures(html: str, cids: Sequence[str], pictures: Sequence[Picture]) -> MIMEPart:
+def _with_pictures(html: str, cids: Sequence[str], pictures: Sequence[Picture]) -> EmailMessage:
     """Put pictures beside the HTML that shows them."""
-    part = MIMEPart(policy=WIRE)
+    part = EmailMessage(policy=WIRE)
     part.set_content(html, subtype="html")
     for cid, picture in zip(cids, pictures, strict=True):
         part.add_related(picture.png, "image", "png", cid=f"<{cid}>", disposition="inline")
@@ -216,11 +216,11 @@ def _trust(smtp: SmtpConfig, *, here: bool) -> ssl.SSLContext:
     return context
 
 
-def _client(smtp: SmtpConfig) -> aiosmtplib.SMTP:
-    """Return a client for one message.
+def check_mail(smtp: SmtpConfig) -> str:
+    """Return the mail server, if the settings are enough for sending, and safe.
 
     Raises:
-        ConfigError: No server is set, or a password would be sent in the open.
+        ConfigError: No server or no sender is set, or a password would be sent in the open.
     """
     if smtp.host is None:
         raise ConfigError(
@@ -228,14 +228,21 @@ def _client(smtp: SmtpConfig) -> aiosmtplib.SMTP:
             "TALLYBOOK_SMTP__HOST in .env or in the environment",
             context={"setting": "smtp.host"},
         )
-    here = is_loopback(smtp.host)
-    if smtp.security == "plain" and smtp.password and not here:
+    if smtp.security == "plain" and smtp.password and not is_loopback(smtp.host):
         raise ConfigError(
             "security = plain in [tallybook.smtp] would send the password in the open: use "
             "starttls or tls, or take the password out"
         )
+    sender_of(smtp)
+    return smtp.host
+
+
+def _client(smtp: SmtpConfig) -> aiosmtplib.SMTP:
+    """Return a client for one message."""
+    host = check_mail(smtp)
+    here = is_loopback(host)
     return aiosmtplib.SMTP(
-        hostname=smtp.host,
+        hostname=host,
         port=smtp.port_used,
         timeout=smtp.timeout_seconds,
         use_tls=smtp.security == "tls",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from .config import AppConfig
 from .errors import ConfigError, ProcessingError
 from .fetch import FetchLimits, full_jitter
 from .log import get_logger
-from .mail import compose, send_mail
+from .mail import check_mail, compose, send_mail
 from .notice import Notice, notice_of, one_line
 from tallybook.outbox import (
     Claimed,
@@ -32,11 +33,11 @@ from tallybook.outbox import (
 )
 from .paging import background_loop
 from .runs import Ledger, changing
-from .subscribers import Kind, Subscriber, end_subscription
+from .subscribers import Kind, Subscriber, end_subscription, new_token
 from .webhook import call_webhook
 
 # %% auto #0
-__all__ = ['send', 'next_try', 'Round', 'deliver_due']
+__all__ = ['send', 'send_now', 'next_try', 'Round', 'deliver_due']
 
 # %% ../../nbs/26_notify.ipynb #24f6e09a
 async def send(
@@ -59,8 +60,28 @@ async def send(
     """
     if subscriber.kind is Kind.WEBHOOK:
         return await call_webhook(notice, subscriber, settings, key=key, now=now)
+    check_mail(settings.smtp)
     message = compose(notice, subscriber, settings, token=token, key=key, now=now)
     return await send_mail(message, settings.smtp)
+
+# %% ../../nbs/26_notify.ipynb #b3caccd5
+def send_now(
+    ledger: Ledger, notice: Notice, subscriber: Subscriber, settings: AppConfig, *, now: datetime
+) -> str:
+    """Send one message at once, outside the outbox.
+
+    Returns:
+        What the server answered.
+
+    Raises:
+        ConfigError: The settings are not enough, or not safe.
+        DeliveryError: The server did not take it.
+    """
+    with changing(ledger, now) as connection:
+        token = new_token(connection, subscriber.id)
+    with background_loop() as run:
+        key = uuid.uuid4().hex
+        return run(send(notice, subscriber, settings, token=token, key=key, now=now))
 
 # %% ../../nbs/26_notify.ipynb #898a5a8c
 def next_try(

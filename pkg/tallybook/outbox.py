@@ -33,8 +33,8 @@ from tallybook.runs import (
 from .subscribers import EVERY_REPORT, Event, Subscriber, new_token, read_subscriber
 
 # %% auto #0
-__all__ = ['event_of', 'audience', 'DeliveryState', 'announce', 'Delivery', 'list_deliveries', 'Claimed', 'claim_deliveries',
-           'DeliveryError', 'mark_sent', 'mark_later', 'mark_failed', 'requeue']
+__all__ = ['NEWS', 'event_of', 'audience', 'DeliveryState', 'announce', 'Delivery', 'list_deliveries', 'Claimed',
+           'claim_deliveries', 'DeliveryError', 'mark_sent', 'mark_later', 'mark_failed', 'requeue']
 
 # %% ../../nbs/25_outbox.ipynb #e1239ec2
 _FAILURES = frozenset(
@@ -48,7 +48,7 @@ _FAILURES = frozenset(
     }
 )
 _BAD = _FAILURES | {LedgerState.GATE_FAILED}
-_NEWS = _BAD | {LedgerState.OK}
+NEWS = _BAD | {LedgerState.OK}
 
 
 def event_of(state: LedgerState, before: LedgerState | None) -> Event | None:
@@ -108,7 +108,7 @@ def _before(connection: Connection, run: Run) -> LedgerState | None:
         RUNS.c.finished_at <= run.finished_at,
         RUNS.c.id != run.id,
         RUNS.c.schedule.is_not_distinct_from(run.schedule),
-        RUNS.c.state.in_([state.value for state in _NEWS]),
+        RUNS.c.state.in_([state.value for state in NEWS]),
     )
     newest = select(RUNS.c.state).where(earlier).order_by(RUNS.c.finished_at.desc())
     state = connection.execute(newest.limit(1)).scalar()
