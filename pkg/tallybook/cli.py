@@ -17,6 +17,7 @@ import typer
 
 from .doctor_cli import doctor_command
 from .errors import ConfigError, ValidationError
+from .people_cli import notify_app, subscribers_app
 from .proof_cli import verify_file_command
 from .report_cli import RunsFolder, report_app, run_and_say
 from .runs_cli import runs_app
@@ -50,6 +51,8 @@ app = typer.Typer(
 app.add_typer(report_app, name="report")
 app.add_typer(runs_app, name="runs")
 app.add_typer(schedule_app, name="schedule")
+app.add_typer(subscribers_app, name="subscribers")
+app.add_typer(notify_app, name="notify")
 app.command("verify-file")(verify_file_command)
 app.command("doctor")(doctor_command)
 app.command("serve")(serve)

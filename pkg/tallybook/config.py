@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from configparser import ConfigParser
 from configparser import Error as IniError
 from difflib import get_close_matches
+from email.errors import HeaderParseError
+from email.headerregistry import Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, overload
 from urllib.parse import urlsplit
@@ -42,8 +44,8 @@ from .errors import ConfigError, ProcessingError, did_you_mean
 
 # %% auto #0
 __all__ = ['SHORTEST_TOKEN', 'SourceName', 'SourceAddress', 'LogLevel', 'SECRET_PREFIX', 'resource_path', 'DatabaseConfig',
-           'StorageConfig', 'WebConfig', 'ServiceConfig', 'read_settings', 'AppConfig', 'settings_folder',
-           'read_dotenv']
+           'StorageConfig', 'WebConfig', 'SmtpConfig', 'NotifyConfig', 'ServiceConfig', 'read_settings', 'AppConfig',
+           'settings_folder', 'read_dotenv']
 
 # %% ../../nbs/03_config.ipynb #32b567a5
 _PACKAGE = Path(tallybook.__path__[0]).resolve()
@@ -180,6 +182,95 @@ class WebConfig(BaseModel):
     def hosts(self) -> frozenset[str]:
         """The hosts of `allowed_hosts`."""
         return _names(self.allowed_hosts)
+
+# %% ../../nbs/03_config.ipynb #6a10c0d2
+def _mail_address(text: str) -> str:
+    try:
+        Address(addr_spec=text)
+    except (HeaderParseError, ValueError, IndexError):
+        raise ValueError("should be an e-mail address such as reports@example.com") from None
+    return text
+
+
+class SmtpConfig(BaseModel):
+    """The server that sends e-mail. Without a host none is sent.
+
+    Examples:
+        >>> SmtpConfig(host="mail.example.com").port_used, SmtpConfig(security="tls").port_used
+        (587, 465)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    host: str | None = Field(default=None, min_length=1, description="The server's name.")
+    port: int | None = Field(
+        default=None, ge=1, le=65535, description="Its port; 587, or 465 for tls, if left out."
+    )
+    security: Literal["starttls", "tls", "plain"] = Field(
+        default="starttls",
+        description="starttls (on this machine only if offered), tls from the start, or plain.",
+    )
+    username: str | None = Field(default=None, description="Who signs in, if that is asked for.")
+    password: SecretStr | None = Field(default=None, description="The password; never shown.")
+    sender: Annotated[str, AfterValidator(_mail_address)] | None = Field(
+        default=None, description="The address that messages are from; username if left out."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="Certificates to trust instead of the system's, as PEM."
+    )
+    timeout_seconds: float = Field(
+        default=60, gt=0, le=600, allow_inf_nan=False, description="For one whole message."
+    )
+
+    @property
+    def port_used(self) -> int:
+        """The port, or the usual one."""
+        return self.port or (465 if self.security == "tls" else 587)
+
+
+class NotifyConfig(BaseModel):
+    """What messages about runs hold, where they may go, and how long they are tried.
+
+    Examples:
+        >>> NotifyConfig(public_url="https://reports.example.com/").link("runs", "7")
+        'https://reports.example.com/runs/7'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    public_url: _HttpAddress | None = Field(
+        default=None, description="Where people reach the web service, for links in messages."
+    )
+    attach_up_to_mb: float = Field(
+        default=10, ge=0, le=100, allow_inf_nan=False, description="Larger pages are not attached."
+    )
+    max_attempts: int = Field(
+        default=16, ge=1, le=100, description="Then a message is given up; 16 last most of a day."
+    )
+    backoff_seconds: float = Field(
+        default=60,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Before the second try; doubles.",
+    )
+    backoff_limit_seconds: float = Field(
+        default=14_400, gt=0, allow_inf_nan=False, description="The longest pause between tries."
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="Signs what is sent to webhooks, as whsec_...; never shown."
+    )
+    webhook_timeout_seconds: float = Field(
+        default=20, gt=0, le=120, allow_inf_nan=False, description="For one call of a webhook."
+    )
+    allow_private: bool = Field(
+        default=False, description="Call webhooks at private addresses too: true or false."
+    )
+
+    def link(self, *parts: str) -> str | None:
+        """Return an address below `public_url`, or None where there is none."""
+        base = self.public_url
+        return None if base is None else "/".join([base.rstrip("/"), *parts])
 
 # %% ../../nbs/03_config.ipynb #17fa2563
 SHORTEST_TOKEN = 32
@@ -365,6 +456,12 @@ class AppConfig(BaseSettings):
     )
     sources: dict[SourceName, SourceAddress] = Field(
         default={}, description="Sources that requests may name, each with its address."
+    )
+    smtp: SmtpConfig = Field(
+        default=SmtpConfig(), description="The server that sends e-mail about runs."
+    )
+    notify: NotifyConfig = Field(
+        default=NotifyConfig(), description="Messages about runs: links, sizes, retries."
     )
     worker_count: int = Field(default=4, gt=0, description="Processes that work side by side.")
     max_connections: int = Field(

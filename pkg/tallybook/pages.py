@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import secrets
 import time
@@ -16,7 +15,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
-from types import ModuleType
 from typing import Annotated, Final
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -67,6 +65,7 @@ from tallybook.showing import (
     upcoming,
     view_of,
 )
+from .subscribers import add_subscriber, list_subscribers, remove_subscriber
 from .verify import Verdict as Outcome
 from .verify import verdict_lines, verify_run
 from tallybook.views import (
@@ -112,21 +111,13 @@ def _go(address: str) -> RedirectResponse:
     return RedirectResponse(address, HTTPStatus.SEE_OTHER)
 
 
-def _people() -> ModuleType | None:
-    """Return the module that keeps subscribers; None where there is none."""
-    try:
-        return importlib.import_module("tallybook.subscribers")
-    except ModuleNotFoundError:
-        return None
-
-
 def visitor_of(caller: Caller, keyring: Keyring) -> Visitor:
     """Return who looks at a page."""
     return Visitor(
         name=caller.name,
         csrf_token=csrf_token(keyring, caller.session) if caller.session else "",
         may_run=caller.scope.covers(Scope.RUN),
-        may_manage=caller.scope.covers(Scope.ADMIN) and _people() is not None,
+        may_manage=caller.scope.covers(Scope.ADMIN),
     )
 
 
@@ -507,17 +498,6 @@ def schedule(request: Request, desk: AtDesk) -> Response:
     return _page(schedule_page(frame, plans(desk, sections, frame.now), problem=problem))
 
 # %% ../../nbs/28_pages.ipynb #9831ce96
-def _keeping() -> ModuleType:
-    """Return the module that keeps subscribers.
-
-    Raises:
-        RefusedError: There is none (404).
-    """
-    if found := _people():
-        return found
-    raise RefusedError(404, "this installation sends no messages")
-
-
 _EVENT_OPTIONS: Final = tuple(
     (name, capital(event_word(name))) for name in ("success", "failure", "gate", "recovery")
 )
@@ -570,7 +550,7 @@ def _subscribers(
     """Return the page with who is subscribed."""
     people = [
         Person(one.id, one.name, one.shown, one.report, [*one.events], one.active)
-        for one in _keeping().list_subscribers(desk.ledger)
+        for one in list_subscribers(desk.ledger)
     ]
     names = titles()
     fields = subscriber_fields(names, sent, problems)
@@ -588,13 +568,13 @@ def subscribers(request: Request, desk: AtDesk) -> Response:
 @router.post("/pages/subscribers", dependencies=_ADMIN)
 def subscribe(request: Request, form: SentForm, desk: AtDesk) -> Response:
     """Add a subscriber, or say what is wrong with what was sent."""
-    sent, keeping = _texts(form), _keeping()
+    sent = _texts(form)
     report = _text(form, "p-report")
     if report not in ("*", *titles()):
         wrong = {"report": "there is no report of that name"}
         return _subscribers(request, desk, sent=sent, problems=wrong)
     try:
-        keeping.add_subscriber(
+        add_subscriber(
             desk.ledger,
             _text(form, "p-email").strip(),
             now=datetime.now(UTC),
@@ -614,5 +594,5 @@ def subscribe(request: Request, form: SentForm, desk: AtDesk) -> Response:
 def remove(number: int, desk: AtDesk) -> Response:
     """Take a subscriber out. One that is gone already is gone."""
     with suppress(ValidationError):
-        _keeping().remove_subscriber(desk.ledger, number, now=datetime.now(UTC))
+        remove_subscriber(desk.ledger, number, now=datetime.now(UTC))
     return _go("/pages/subscribers?done=removed")

@@ -55,7 +55,7 @@ from .log import get_logger
 # %% auto #0
 __all__ = ['AnyPaging', 'NumberText', 'parse_json', 'record_to_text', 'Paging', 'SinglePage', 'LinkHeader', 'NextField', 'Cursor',
            'PageNumber', 'ApiLimits', 'ApiSource', 'Page', 'Body', 'parse_page', 'Sheet', 'next_urls', 'Progress',
-           'RateLimiter', 'api_pages', 'read_api']
+           'RateLimiter', 'api_pages', 'background_loop', 'read_api']
 
 # %% ../../nbs/12_paging.ipynb #6de7b0fa
 class NumberText(str):
@@ -736,7 +736,7 @@ def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
 
 
 @contextmanager
-def _background_loop() -> Iterator[Callable[[Coroutine[Any, Any, _T]], _T]]:
+def background_loop() -> Iterator[Callable[[Coroutine[Any, Any, _T]], _T]]:
     """Start an event loop in a thread; yields a function that runs a coroutine there and waits."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=_run_loop, args=(loop,), daemon=True, name="tallybook-fetch")
@@ -778,7 +778,7 @@ def read_api(
     Raises:
         FetchError: The answer is not complete.
     """
-    with _background_loop() as run:
+    with background_loop() as run:
         pages = api_pages(source, timing=timing, resolver=resolver)
         try:
             while (page := run(_next_page(pages))) is not None:

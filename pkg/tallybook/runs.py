@@ -61,10 +61,11 @@ from .files import writing
 from .types import RunState
 
 # %% auto #0
-__all__ = ['ENDED', 'FORMAT_VERSION', 'LedgerState', 'Ledger', 'open_ledger', 'Progress', 'Run', 'get_run', 'request_run',
-           'expire_lost', 'claim', 'begin_run', 'heartbeat', 'finish', 'hand_back', 'Attempt', 'list_attempts',
-           'cancel', 'retry', 'Tick', 'Mark', 'read_mark', 'record_ticks', 'RunPage', 'list_runs', 'LedgerInfo',
-           'waiting_since', 'is_kept', 'describe', 'prune']
+__all__ = ['ENDED', 'SUBSCRIBERS', 'DELIVERIES', 'TOKENS', 'UNANNOUNCED', 'PENDING', 'FORMAT_VERSION', 'RUNS', 'reading',
+           'changing', 'read_run', 'find_run', 'plain_words', 'LedgerState', 'Ledger', 'open_ledger', 'Progress', 'Run',
+           'get_run', 'request_run', 'expire_lost', 'claim', 'begin_run', 'heartbeat', 'finish', 'hand_back', 'Attempt',
+           'list_attempts', 'cancel', 'retry', 'Tick', 'Mark', 'read_mark', 'record_ticks', 'RunPage', 'list_runs',
+           'LedgerInfo', 'waiting_since', 'is_kept', 'describe', 'prune']
 
 # %% ../../nbs/22_runs.ipynb #85592246
 class LedgerState(StrEnum):
@@ -205,6 +206,64 @@ _index("runs_by_schedule", "schedule", "id")
 _index("runs_by_report", "report", "id")
 _index("runs_by_state", "state", "id")
 _index("runs_by_request", "requested_at", "id")
+
+# %% ../../nbs/22_runs.ipynb #5b21c0de
+SUBSCRIBERS = Table(
+    "subscribers",
+    _metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("report", Text, nullable=False),
+    Column("events", Text, nullable=False),
+    Column("secret", Text),
+    Column("since", _Utc, nullable=False),
+    Column("ended_at", _Utc),
+    Column("ended_why", Text),
+    UniqueConstraint("address", "report", name="subscribers_once_per_report"),
+    sqlite_autoincrement=True,
+)
+DELIVERIES = Table(
+    "deliveries",
+    _metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("run_id", _Id, nullable=False),
+    Column("subscriber_id", _Id, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("created_at", _Utc, nullable=False),
+    Column("next_at", _Utc, nullable=False),
+    Column("lease_until", _Utc),
+    Column("ended_at", _Utc),
+    Column("reason", Text),
+    UniqueConstraint("run_id", "subscriber_id", name="deliveries_once_per_run"),
+    UniqueConstraint("key", name="deliveries_by_key"),
+    sqlite_autoincrement=True,
+)
+TOKENS = Table(
+    "unsubscribe_tokens",
+    _metadata,
+    Column("digest", Text, primary_key=True),
+    Column("subscriber_id", _Id, nullable=False, index=True),
+)
+
+# As above: the condition is spelled like this wherever it is meant.
+UNANNOUNCED = and_(_runs.c.finished_at.is_not(None), _runs.c.announced.is_(False))
+PENDING = _unindexed(DELIVERIES.c.state) == literal_column("'pending'")
+
+_index("runs_unannounced", "finished_at", "id", where=UNANNOUNCED)
+_index("runs_by_end", "report", "finished_at")
+Index(
+    "deliveries_pending",
+    DELIVERIES.c.next_at,
+    DELIVERIES.c.id,
+    sqlite_where=PENDING,
+    postgresql_where=PENDING,
+)
+Index("deliveries_by_subscriber", DELIVERIES.c.subscriber_id, DELIVERIES.c.id)
 
 # %% ../../nbs/22_runs.ipynb #91be9cf5
 _BUSY_SECONDS = 30
@@ -1294,6 +1353,12 @@ def prune(
         gone = [_run(row) for row in connection.execute(_removable(now, keep_days, keep_last))]
         for start in range(0, 0 if dry_run else len(gone), _AT_ONCE):
             ids = [run.id for run in gone[start : start + _AT_ONCE]]
-            connection.execute(delete(_attempts).where(_attempts.c.run_id.in_(ids)))
+            for table in (_attempts, DELIVERIES):
+                connection.execute(delete(table).where(table.c.run_id.in_(ids)))
             connection.execute(delete(_runs).where(_runs.c.id.in_(ids)))
         return gone
+
+# %% ../../nbs/22_runs.ipynb #5b21c0e0
+RUNS = _runs
+reading, changing = _reading, _writing
+read_run, find_run, plain_words = _run, _find, _plain

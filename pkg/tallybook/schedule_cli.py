@@ -198,11 +198,20 @@ def run_schedule(
             runs_dir=runs_dir,
             once=once,
             grace_seconds=grace,
+            after_round=_tell_subscribers,
         )
     counts = ", ".join(f"{count} {state}" for state, count in sorted(ended.items()))
     say(f"runs that ended here: {counts or 'none'}")
     if once and (code := _worst(ended)):
         raise typer.Exit(code)
+
+
+def _tell_subscribers(ledger: Ledger, now: datetime) -> None:
+    """Send what there is to say about runs that have ended."""
+    from tallybook.config import AppConfig
+    from tallybook.notify import deliver_due
+
+    deliver_due(ledger, AppConfig.load(), now)
 
 
 def _serve_metrics(beside: ExitStack, ledger: Ledger, port: int) -> None:

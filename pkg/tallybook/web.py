@@ -20,7 +20,7 @@ from .paging import ApiLimits, ApiSource, Page, read_api
 from .records import Chunk, ReadOptions, Source, columns_of, text_frame
 
 # %% auto #0
-__all__ = ['api_source', 'open_web']
+__all__ = ['is_loopback', 'api_source', 'open_web']
 
 # %% ../../nbs/13_web.ipynb #5464f193
 _RECORDS: Final = ("records", "total_field", "allow_repeated_pages")
@@ -53,7 +53,8 @@ def _declared(fragment: str, shown: str) -> dict[str, object]:
     return fields | ({"paging": paging} if paging else {})
 
 # %% ../../nbs/13_web.ipynb #b83c5998
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine, by its name or its address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -61,7 +62,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_encrypted(url: URL, config: AppConfig, shown: str) -> None:
-    if url.scheme == "http" and not (config.web.allow_http or _is_loopback(url.host or "")):
+    if url.scheme == "http" and not (config.web.allow_http or is_loopback(url.host or "")):
         raise SourceError(
             f"cannot read {shown}: it is not encrypted. Write https://, "
             "or set allow_http in [tallybook.web]",

@@ -321,7 +321,7 @@ class TestLeaving:
 @contextmanager
 def serving(api: FaultyApi) -> Iterator[FaultyApi]:
     """Run a server in a thread of its own."""
-    with paging._background_loop() as run:
+    with paging.background_loop() as run:
         run(api.__aenter__())
         try:
             yield api

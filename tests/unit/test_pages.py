@@ -19,6 +19,7 @@ from tallybook.api import create_app
 from tallybook.config import AppConfig
 from tallybook.pages import onward, router
 from tallybook.runs import Ledger, LedgerState, Run, claim, finish, list_runs, request_run
+from tallybook.subscribers import list_subscribers
 from tallybook.types import RunState
 
 TOKENS = {scope: f"{scope}-token-of-at-least-32-letters-{scope}" for scope in Scope}
@@ -301,12 +302,7 @@ class TestBundle:
 class TestSubscribers:
     """Who is told how runs end."""
 
-    @pytest.fixture(autouse=True)
-    def keeping(self) -> Any:
-        """The module that keeps them; without it there is no such page."""
-        return pytest.importorskip("tallybook.subscribers")
-
-    def test_in_and_out(self, enter: Enter, ledger: Ledger, keeping: Any) -> None:
+    def test_in_and_out(self, enter: Enter, ledger: Ledger) -> None:
         """Somebody is added, stands on the page, and is taken out again."""
         client = enter()
         form = {"csrf_token": proof(client), "p-email": "Ada@Example.org", "p-name": "Ada <b>"}
@@ -319,9 +315,9 @@ class TestSubscribers:
         page = client.get("/pages/subscribers").text
         assert "ada@example.org" in page
         assert "Failures, failed data checks" in page
-        [one] = keeping.list_subscribers(ledger)
+        [one] = list_subscribers(ledger)
         client.post(f"/pages/subscribers/{one.id}/remove", data={"csrf_token": proof(client)})
-        assert keeping.list_subscribers(ledger) == []
+        assert list_subscribers(ledger) == []
 
     @pytest.mark.parametrize(
         "wrong",
@@ -332,14 +328,14 @@ class TestSubscribers:
             {"p-events": []},
         ],
     )
-    def test_wrong(self, enter: Enter, ledger: Ledger, keeping: Any, wrong: dict[str, Any]) -> None:
+    def test_wrong(self, enter: Enter, ledger: Ledger, wrong: dict[str, Any]) -> None:
         """What is wrong is said, and nobody is added."""
         client = enter()
         form = {"csrf_token": proof(client), "p-email": "ada@example.org", "p-report": "*"}
         answer = client.post("/pages/subscribers", data={**form, "p-events": ["gate"], **wrong})
         assert answer.status_code == 422
         assert 'role="alert"' in answer.text
-        assert keeping.list_subscribers(ledger) == []
+        assert list_subscribers(ledger) == []
 
     def test_only_for_those_who_manage(self, enter: Enter) -> None:
         """Addresses of people are nothing for everybody."""
