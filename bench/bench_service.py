@@ -115,7 +115,7 @@ async def closed(address: str, seconds: float) -> float:
         while time.perf_counter() < end:
             async with client.post(f"{address}/process", json=BODY) as answer:
                 await answer.read()
-                assert answer.status == 200, answer.status  # noqa: S101
+                answer.raise_for_status()
                 done += 1
 
     async with session(CONNECTIONS) as client:
@@ -134,7 +134,7 @@ async def paced(address: str, rate: float, seconds: float) -> tuple[list[float],
             async with client.post(f"{address}/process", json=BODY) as answer:
                 await answer.read()
                 seen[answer.status] += 1
-                if answer.status == 200:
+                if answer.ok:
                     times.append(time.perf_counter() - began)
         except (aiohttp.ClientError, TimeoutError):
             seen[0] += 1
@@ -169,7 +169,7 @@ async def hold_open(address: str, count: int) -> tuple[int, float]:
     answers = await asyncio.gather(
         *(reader.read(12) for reader, _ in lines), return_exceptions=True
     )
-    alive = sum(answer == b"HTTP/1.1 200" or answer == b"HTTP/1.1 503" for answer in answers)
+    alive = sum(answer in {b"HTTP/1.1 200", b"HTTP/1.1 503"} for answer in answers)
     began = time.perf_counter()
     async with session(1) as client, client.post(f"{address}/process", json=BODY) as answer:
         await answer.read()
