@@ -16,8 +16,7 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Final
 
-from fastapi import Request, Security
-from fastapi.security import APIKeyCookie, HTTPBearer
+from fastapi import Depends, Request
 
 from .config import ServiceConfig
 from .problems import RefusedError
@@ -242,16 +241,7 @@ def caller_of(keyring: Keyring, headers: Mapping[str, str]) -> Caller | None:
     found = _COOKIE.search(headers.get("cookie", ""))
     return read_session(keyring, found[1], now=datetime.now(UTC)) if found else None
 
-# %% ../../nbs/25_access.ipynb #87b99b76
-_bearer = HTTPBearer(
-    scheme_name="token", auto_error=False, description="A token from the service's settings."
-)
-_cookie = APIKeyCookie(
-    name=SESSION_COOKIE,
-    scheme_name="session",
-    auto_error=False,
-    description="The cookie of a browser that has signed in; changes need X-CSRF-Token too.",
-)
+# %% ../../nbs/25_access.ipynb #ecd29715
 _SAFE: Final = ("GET", "HEAD", "OPTIONS")
 _FORMS: Final = ("application/x-www-form-urlencoded", "multipart/form-data")
 
@@ -297,11 +287,7 @@ def requires(needed: Scope) -> Callable[..., Awaitable[Caller]]:
         not, or whoever asks for a change by cookie from a page that is not ours.
     """
 
-    async def check(
-        request: Request,
-        _token: Annotated[object, Security(_bearer)],
-        _session: Annotated[object, Security(_cookie)],
-    ) -> Caller:
+    async def check(request: Request) -> Caller:
         caller: Caller | None = request.scope.get("state", {}).get("caller")
         if caller is None:
             raise unauthorized()
@@ -316,10 +302,10 @@ def requires(needed: Scope) -> Callable[..., Awaitable[Caller]]:
     check.needed = needed  # type: ignore[attr-defined]
     return check
 
-# %% ../../nbs/25_access.ipynb #2b72076c
-Reader = Annotated[Caller, Security(requires(Scope.READ))]
-Runner = Annotated[Caller, Security(requires(Scope.RUN))]
-Admin = Annotated[Caller, Security(requires(Scope.ADMIN))]
+# %% ../../nbs/25_access.ipynb #e9227e23
+Reader = Annotated[Caller, Depends(requires(Scope.READ))]
+Runner = Annotated[Caller, Depends(requires(Scope.RUN))]
+Admin = Annotated[Caller, Depends(requires(Scope.ADMIN))]
 _all_ = ["Reader", "Runner", "Admin"]
 
 # %% ../../nbs/25_access.ipynb #148d6bf6

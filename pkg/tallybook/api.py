@@ -23,13 +23,13 @@ from starlette.middleware.cors import CORSMiddleware
 
 import tallybook
 from . import pages, runs_api, status_api, tally_api
-from .access import Keyring, Runner
+from .access import CSRF_HEADER, SESSION_COOKIE, Keyring, Runner
 from .asking import Moment
 from .config import AppConfig
 from .core import look_up_categories, process_batch_async, process_data
 from .desk import open_desk
 from .errors import ConfigError
-from .guard import LOOPBACK_NAMES, Load, guarded
+from .guard import LOOPBACK_NAMES, PUBLIC, Load, guarded
 from .problems import MEDIA_TYPE, Problem, RefusedError, report_problems
 from .status_api import DatabaseService, get_database_service
 from .types import DataSource, ProcessingConfig
@@ -163,7 +163,7 @@ async def _counted(body: ProcessRequest, external: ExternalAPIService) -> dict[s
     if body.lookup:
         return await _looked_up(body.data, body.config, external)
     if len(body.data) <= _ON_THE_SPOT:
-        return process_data(body.data, body.config, DataSource.LOCAL_FILE)
+        return dict(Counter(body.data))
     return await run_in_threadpool(process_data, body.data, body.config, DataSource.LOCAL_FILE)
 
 
@@ -186,6 +186,19 @@ async def process_data_endpoint(
 # %% ../../nbs/30_api.ipynb #4368dd7d
 _PROBLEMS: Final = (400, 404, 405, 408, 409, 410, 413, 415, 421, 422, 429, 500, 502, 503)
 _GUARDED: Final = (401, 403)
+_SCHEMES: Final = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token from the service's settings.",
+    },
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SESSION_COOKIE,
+        "description": f"A browser that has signed in; a change needs {CSRF_HEADER} as well.",
+    },
+}
 
 
 def _problem_answers(operation: dict[str, Any]) -> dict[str, Any]:
@@ -210,8 +223,11 @@ def describe_service(app: FastAPI) -> dict[str, Any]:
             kinds[kind.__name__] = described
         for left in ("HTTPValidationError", "ValidationError"):
             kinds.pop(left, None)
-        for path in made["paths"].values():
+        made["components"]["securitySchemes"] = _SCHEMES
+        for address, path in made["paths"].items():
             for operation in path.values():
+                if address not in PUBLIC:
+                    operation["security"] = [{name: []} for name in _SCHEMES]
                 operation["responses"].update(_problem_answers(operation))
         app.openapi_schema = made
     return app.openapi_schema

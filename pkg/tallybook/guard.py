@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
@@ -27,7 +28,8 @@ from .log import get_logger
 from .problems import RefusedError, answer, busy, problem_of, unforeseen
 
 # %% auto #0
-__all__ = ['AtLoad', 'LOOPBACK_NAMES', 'Buckets', 'Load', 'get_load', 'taking_place', 'too_large', 'is_our_name', 'guarded']
+__all__ = ['AtLoad', 'LOOPBACK_NAMES', 'PUBLIC', 'Buckets', 'Load', 'get_load', 'taking_place', 'too_large', 'is_our_name',
+           'guarded']
 
 # %% ../../nbs/26_guard.ipynb #93e8aa9d
 _MOST_BUCKETS: Final = 10_000
@@ -196,10 +198,12 @@ def is_our_name(host: str, known: frozenset[str]) -> bool:
     name = re.sub(r":\d*$", "", host.lower())
     return not known or name in known
 
-# %% ../../nbs/26_guard.ipynb #43bc09af
+# %% ../../nbs/26_guard.ipynb #4a8dc9a0
 _access = get_logger("access")
+_PROCESS: Final = secrets.token_hex(4)
+_numbers = count(1)
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{8,64}")
-_PUBLIC: Final = frozenset({"/health", "/ready"})
+PUBLIC: Final = frozenset({"/health", "/ready"})
 _SIGN_IN_RATE, _SIGN_IN_TRIES = 0.2, 10.0
 _SEND_SECONDS: Final = 60
 _UPLOADS: Final = frozenset({"/tally"})
@@ -219,7 +223,7 @@ def _address(connection: Connection) -> str:
 
 def _new_request_id(headers: Mapping[str, str]) -> str:
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    return given if _REQUEST_ID.fullmatch(given) else f"{_PROCESS}-{next(_numbers):06x}"
 
 
 def _route(connection: Connection) -> str:
@@ -314,7 +318,7 @@ def _check_admission(
         raise RefusedError(
             421, "this service does not go by that name; see the setting allowed_hosts"
         )
-    if limits.load.requests > limits.service.max_requests and connection["path"] not in _PUBLIC:
+    if limits.load.requests > limits.service.max_requests and connection["path"] not in PUBLIC:
         raise busy("too many requests are at work just now; come back in a moment")
     now = time.monotonic()
     if caller is not None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
@@ -77,7 +77,8 @@ def serve(host: Host = "127.0.0.1", port: Port = 8321, workers: Workers = True) 
     app = create_app(settings, keyring=keyring, names=names)
     with listen(host, port) as opened, working(workers):
         _say_where(host, opened.getsockname()[1], token)
-        make_server(app, host=host, port=port).run(sockets=[opened])
+        with suppress(KeyboardInterrupt):  # raised again when all has been drained
+            make_server(app, host=host, port=port).run(sockets=[opened])
     say("stopped")
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -146,7 +147,7 @@ class TestTally:
         content = b"timestamp,category,amount\n2026-01-01,tea,1\n2026-01-01,tea,one\n"
         answered = client_for(app).post("/tally", files={"file": (name, content)})
         assert answered.json()["totals"][0]["total_amount"] == "1"
-        assert "/tmp" not in answered.text
+        assert tempfile.gettempdir() not in answered.text
 
     @pytest.mark.parametrize(
         ("name", "content"),
@@ -167,7 +168,7 @@ class TestTally:
         answered = client_for(app).post("/tally", files={"file": (name, content)})
         assert answered.status_code == 422
         assert "tallybook-" not in answered.text
-        assert "/tmp" not in answered.text
+        assert tempfile.gettempdir() not in answered.text
 
     def test_bomb(self, tmp_path):
         """A file that holds much more than it weighs is refused before it is read."""
@@ -377,9 +378,8 @@ class TestLimits:
                     with urlopen(asked, timeout=60) as answered:  # noqa: S310
                         return answered.status
                 except HTTPError as error:
-                    assert error.headers["Retry-After"]
                     error.close()
-                    return error.code
+                    return error.code if error.headers["Retry-After"] else 0
 
             with ThreadPoolExecutor(16) as pool:
                 seen = set(pool.map(ask, range(64)))
