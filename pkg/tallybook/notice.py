@@ -251,7 +251,8 @@ class Notice:
     @property
     def headline(self) -> str:
         """The report and what became of it, in one line."""
-        return f"{one_line(self.title, 60)}: {one_line(self.sentence, _LONGEST)}"
+        said = one_line(self.sentence)
+        return f"{one_line(self.title, 60)}: {said[:1].lower()}{said[1:]}"
 
     @property
     def preview(self) -> str:
