@@ -37,7 +37,7 @@ export: $(DEV)  ## Format and clean the notebooks; write pkg/ and README.md from
 	$(BIN)/nbdev-export
 	$(BIN)/python tools/readme.py write
 
-check: $(DEV)  ## Notebooks and pkg/ agree; ruff, mypy --strict, import floors, locks
+check: $(DEV)  ## Notebooks and pkg/ agree; ruff, mypy --strict, bandit, import floors, locks
 	echo "Checking: notebooks, README, locks, ruff, mypy, import floors"
 	$(BIN)/python tools/notebooks.py check
 	$(BIN)/python tools/readme.py check
@@ -46,6 +46,7 @@ check: $(DEV)  ## Notebooks and pkg/ agree; ruff, mypy --strict, import floors, 
 	$(BIN)/ruff format --check --quiet --output-format concise
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive pkg
 
 test: check notebooks unit  ## Everything: check, the notebooks, every test, coverage
 	echo "make test: all passed."

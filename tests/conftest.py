@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         function._hypothesis_internal_use_settings = settings(
             asked, max_examples=asked.max_examples * SOAK_FACTOR
         )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Under the soak profile, say how often each test was tried, and how often it failed."""
+    if PROFILE != "soak":
+        return
+    tried: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    for outcome, counts in (("passed", tried), ("failed", failed)):
+        for report in terminalreporter.stats.get(outcome, []):
+            counts[report.nodeid.partition("[")[0]] += 1
+    terminalreporter.section("figures")
+    for name in sorted({*tried, *failed}):
+        total = tried[name] + failed[name]
+        terminalreporter.write_line(f"{total:5} tried, {failed[name]} failed: {name}")
 
 
 @pytest.fixture(autouse=True)

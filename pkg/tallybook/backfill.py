@@ -76,6 +76,12 @@ def periods_between(start: date, end: date, every: Period) -> list[tuple[date, d
     return list(pairwise(bounds))
 
 # %% ../../nbs/24_backfill.ipynb #22804003
+def _in_words(since: date, until: date) -> str:
+    from tallybook.change import Span, span_name  # noqa: PLC0415 - it brings Polars
+
+    return span_name(Span(since, until))
+
+
 @dataclass(frozen=True)
 class PeriodRun:
     """One period, and what became of it.
@@ -97,9 +103,8 @@ class PeriodRun:
 
     @property
     def label(self) -> str:
-        """The period in words: its day, or its first and its last."""
-        last = self.until - timedelta(days=1)
-        return f"{self.since}" if last == self.since else f"{self.since} to {last}"
+        """The period in words, such as `January 2013` or `3 to 9 June 2013`."""
+        return _in_words(self.since, self.until)
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,11 @@ class Backfill:
     page: Path
 
     @property
+    def label(self) -> str:
+        """All periods together, in words."""
+        return _in_words(self.periods[0].since, self.periods[-1].until)
+
+    @property
     def exit_code(self) -> int:
         """0 if every period is there, otherwise that of the worst."""
         return max(each.result.state.exit_code for each in self.periods)
@@ -133,11 +143,12 @@ def summary_of(found: Backfill) -> str:
         for each in found.periods
     )
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
-    return f"{len(found.periods):,} periods: {parts}."
+    return f"{len(found.periods):,} period{'s' * (len(found.periods) != 1)}: {parts}."
 
 # %% ../../nbs/24_backfill.ipynb #387d8ad6
 _MOST_VALUES = 6
 _WIDTH = 640
+_VALUE_AXIS = {"tickCount": 3, "minExtent": 64, "maxExtent": 64}
 _MOST_PICTURES = 120
 
 
@@ -168,9 +179,20 @@ def kept_numbers(found: Backfill) -> dict[str, list[float | None]]:
     return {name: kept[name] for name in drawn[:_MOST_VALUES]}
 
 
-def _milliseconds(day: date) -> int:
-    """Return the beginning of a day in UTC as Vega counts it."""
-    return (day - date(1970, 1, 1)) // timedelta(milliseconds=1)
+def _period_x(found: Backfill) -> alt.X:
+    """Lay periods out by their first days, each with half a step of room on both sides."""
+    import altair as alt  # noqa: PLC0415
+    import polars as pl  # noqa: PLC0415
+
+    from tallybook.marks import time_axis  # noqa: PLC0415
+
+    days = pl.Series([each.since for each in found.periods], dtype=pl.Datetime)
+    first, last = found.periods[0], found.periods[-1]
+    room = [(first.until - first.since) / 2, (last.until - last.since) / 2]
+    ends = pl.Series([days[0] - room[0], days[-1] + room[1]])
+    domain = ends.dt.to_string("%Y-%m-%dT%H:%M:%S").to_list()
+    scale = alt.Scale(type="utc", domain=domain)
+    return alt.X("since:T", scale=scale, title=None, axis=time_axis(days, found.every))
 
 
 def _one_number(
@@ -182,22 +204,13 @@ def _one_number(
 
     rows = pl.DataFrame(
         {
-            "middle": [
-                (_milliseconds(each.since) + _milliseconds(each.until)) // 2
-                for each in found.periods
-            ],
+            "since": [f"{each.since}T00:00:00" for each in found.periods],
             "period": [each.label for each in found.periods],
             "value": pl.Series(values, dtype=pl.Float64),
             "state": [each.result.state.value.replace("_", " ") for each in found.periods],
         }
     )
-    ends = [_milliseconds(found.periods[0].since), _milliseconds(found.periods[-1].until)]
-    x = alt.X(
-        "middle:T",
-        scale=alt.Scale(type="utc", domain=ends),
-        title=None,
-        axis=alt.Axis(labelFlush=True),
-    )
+    x = _period_x(found)
     title = name.replace("_", " ").capitalize()
     base = alt.Chart(rows, width=_WIDTH, height=90, title=alt.Title(title, anchor="start"))
     tips = [
@@ -206,8 +219,8 @@ def _one_number(
     ]
     bars = (
         base.transform_filter("isValid(datum.value)")
-        .mark_bar(size=max(1, 0.9 * _WIDTH / len(found.periods)))
-        .encode(x=x, y=alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=3)), tooltip=tips)
+        .mark_bar(size=max(1, 0.8 * _WIDTH / len(found.periods)))
+        .encode(x=x, y=alt.Y("value:Q", title=None, axis=_VALUE_AXIS), tooltip=tips)
     )
     crosses = (
         base.transform_filter("!isValid(datum.value)")

@@ -456,7 +456,7 @@ def _dumbbells(rows: pl.DataFrame, before: str, after: str) -> alt.LayerChart:
         high_text=pl.when(rises).then("after_text").otherwise("before_text"),
     )
     left, right = ([f"{text}  " for text in rows[f"{end}_text"]] for end in ("low", "high"))
-    x = _faint_zero(row_x(rows, [*rows["low"], *rows["high"]], left, right, unit=""))
+    x = row_x(rows, [*rows["low"], *rows["high"]], left, right, unit="")
     entries = [("tick", "grey", before), ("dot", rows["tone"][0], after)]
     key, first = _key(entries, rows.height)
     base = alt.Chart(rows).encode(y=_row_place(first, rows.height))
@@ -467,11 +467,13 @@ def _dumbbells(rows: pl.DataFrame, before: str, after: str) -> alt.LayerChart:
         exact="Change",
         counts="Transactions",
     )
+    zero = _zero_below_key(x, first, rows).encode(opacity=alt.value(0.4))
     way = base.mark_rule(strokeWidth=3, aria=False)
     dot = base.mark_point(shape="circle", filled=True, size=110, opacity=1)
     start, end = _at(x, "before"), _at(x, "after")
     layers = [
         *key,
+        zero,
         way.encode(x=start, x2="after", color=tone_colour()),
         _tick(base).encode(x=start),
         dot.encode(x=end, color=tone_colour(), description="said:N", tooltip=tips),
@@ -482,10 +484,12 @@ def _dumbbells(rows: pl.DataFrame, before: str, after: str) -> alt.LayerChart:
     return alt.LayerChart(layer=layers, height=(rows.height + 1 - first) * _step(rows))
 
 
-def _faint_zero(x: alt.X) -> alt.X:
-    """Draw zero as a grid line, over which values can be written."""
-    axis = alt.Axis(values=[0], grid=True, labels=False, title=None)
-    return alt.X(x["shorthand"], axis=axis, scale=x["scale"])
+def _zero_below_key(x: alt.X, first: int, rows: pl.DataFrame) -> alt.Chart:
+    """Draw zero beside the rows, and leave the line of the key alone."""
+    step = _step(rows)
+    top, foot = (alt.value((place - first) * step) for place in (1, rows.height + 1))
+    zero: alt.Chart = zero_line().encode(x=x, y=top, y2=foot)
+    return zero
 
 # %% ../../nbs/20_change_charts.ipynb #d9a22c92
 _CAUSES: Final = {"count": ("purple", "number of transactions"), "average": ("green", "average")}
@@ -586,14 +590,12 @@ def _split_bars(rows: pl.DataFrame) -> alt.LayerChart:
     )
     bars = alt.Chart(segments).mark_bar(size=_BAR).encode(y=place, x=_at(x, "start"), x2="end")
     bars = bars.encode(color=tone_colour(), description="said:N", tooltip=tips)
-    height, step = (rows.height + 1 - first) * _step(rows), _step(rows)
-    zero = zero_line().encode(x=x, y=alt.value((1 - first) * step), y2=alt.value(height))
     layers = [
         *key,
         bars,
-        zero,
+        _zero_below_key(x, first, rows),
         name_text(base).encode(x=alt.value(0)),
         _end_text(base.transform_filter("datum.value >= 0"), _at(x, "high"), "text", left=False),
         _end_text(base.transform_filter("datum.value < 0"), _at(x, "low"), "text", left=True),
     ]
-    return alt.LayerChart(layer=layers, height=height)
+    return alt.LayerChart(layer=layers, height=(rows.height + 1 - first) * _step(rows))

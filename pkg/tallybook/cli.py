@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from .doctor_cli import doctor_command
 from .errors import ConfigError, ValidationError
 from .people_cli import notify_app, subscribers_app
 from .proof_cli import verify_file_command
 from .report_cli import RunsFolder, report_app, run_and_say
+from .runs_cli import runs_app
+from .schedule_cli import schedule_app
+from .serve_cli import serve
 from .terminal import Verbose, progress, reported, say, start_logging
 
 if TYPE_CHECKING:
@@ -45,9 +49,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(report_app, name="report")
+app.add_typer(runs_app, name="runs")
+app.add_typer(schedule_app, name="schedule")
 app.add_typer(subscribers_app, name="subscribers")
 app.add_typer(notify_app, name="notify")
 app.command("verify-file")(verify_file_command)
+app.command("doctor")(doctor_command)
+app.command("serve")(serve)
 
 
 def _show_version(wanted: bool) -> None:
@@ -252,7 +260,7 @@ def process(
     )
     totals = write_totals(tallied, output_path)
     _summarize(tallied, time.monotonic() - started)
-    say(f"{totals.height:,} totals in {output_path}")
+    say(f"{totals.height:,} total{'s' * (totals.height != 1)} in {output_path}")
     if tallied.reasons.height:
         say(f"rejects in {rejects_file}")
 
@@ -371,7 +379,8 @@ def check(
     )
     tallied = _tally(input_path, schema, options, max_rejects=max_rejects)
     _summarize(tallied, time.monotonic() - started)
-    say(f"{tallied.totals.height:,} categories; nothing was written")
+    count = tallied.totals.height
+    say(f"{count:,} categor{'y' if count == 1 else 'ies'}; nothing was written")
 
 
 @schema_app.command("infer")

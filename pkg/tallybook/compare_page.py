@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -195,6 +196,7 @@ class Pair:
         pictures: Each run's chart as an address that holds it; empty where there is none.
         overlay: Both in one, where that can be drawn.
         aligned: Whether both pictures were drawn on the same axes.
+        fitting: Whether both pictures are equally large, so that one can lie over the other.
     """
 
     name: str
@@ -204,6 +206,15 @@ class Pair:
     pictures: tuple[str, str]
     overlay: Piece | None
     aligned: bool
+    fitting: bool
+
+
+_SIZE = re.compile(r'<svg[^>]* viewBox="([^"]*)"')
+
+
+def _fitting(svgs: Sequence[str]) -> bool:
+    """Tell whether pictures are equally large: then their rows stand at the same heights."""
+    return len({found[1] if (found := _SIZE.search(svg)) else "" for svg in svgs}) == 1
 
 
 def _text_of(run: Run, item: Mapping[str, Any] | None, kind: str) -> str:
@@ -231,11 +242,14 @@ def _overlay(specs: _Specs, said: str) -> Piece | None:
 
 
 def _aligned(specs: _Specs) -> list[str]:
-    """Draw two charts on the same axes; nothing where that cannot be done."""
+    """Draw two charts on the same axes; nothing where that cannot be done.
+
+    Their titles are left to the page: laid over each other, nobody could read them.
+    """
     from tallybook.look import chart_svg  # noqa: PLC0415 - takes a second
 
     try:
-        return [chart_svg(spec) for spec in on_same_axes(*specs) or ()]
+        return [chart_svg({**spec, "title": ""}) for spec in on_same_axes(*specs) or ()]
     except ValueError:
         return []
 
@@ -263,6 +277,7 @@ def pair(found: Comparison, chart: ChartChange) -> Pair:
         (pictures[0], pictures[1]),
         overlay,
         bool(redrawn),
+        _fitting(svgs),
     )
 
 # %% ../../nbs/24_compare_page.ipynb #28056672

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from configparser import ConfigParser
 from configparser import Error as IniError
@@ -42,8 +43,9 @@ import tallybook
 from .errors import ConfigError, ProcessingError, did_you_mean
 
 # %% auto #0
-__all__ = ['LogLevel', 'SECRET_PREFIX', 'resource_path', 'DatabaseConfig', 'StorageConfig', 'WebConfig', 'SmtpConfig',
-           'NotifyConfig', 'read_settings', 'AppConfig', 'settings_folder', 'read_dotenv']
+__all__ = ['SHORTEST_TOKEN', 'SourceName', 'SourceAddress', 'LogLevel', 'SECRET_PREFIX', 'resource_path', 'DatabaseConfig',
+           'StorageConfig', 'WebConfig', 'SmtpConfig', 'NotifyConfig', 'ServiceConfig', 'read_settings', 'AppConfig',
+           'settings_folder', 'read_dotenv']
 
 # %% ../../nbs/03_config.ipynb #32b567a5
 _PACKAGE = Path(tallybook.__path__[0]).resolve()
@@ -146,6 +148,10 @@ class StorageConfig(BaseModel):
     )
 
 
+def _names(text: str) -> frozenset[str]:
+    return frozenset(filter(None, (name.strip().lower() for name in text.split(","))))
+
+
 class WebConfig(BaseModel):
     """Where web sources may lead, and what they are told.
 
@@ -175,8 +181,7 @@ class WebConfig(BaseModel):
     @property
     def hosts(self) -> frozenset[str]:
         """The hosts of `allowed_hosts`."""
-        names = (name.strip().lower() for name in self.allowed_hosts.split(","))
-        return frozenset(filter(None, names))
+        return _names(self.allowed_hosts)
 
 # %% ../../nbs/03_config.ipynb #6a10c0d2
 def _mail_address(text: str) -> str:
@@ -267,6 +272,107 @@ class NotifyConfig(BaseModel):
         base = self.public_url
         return None if base is None else "/".join([base.rstrip("/"), *parts])
 
+# %% ../../nbs/03_config.ipynb #17fa2563
+SHORTEST_TOKEN = 32
+_SCOPED = re.compile(r"(?:read|run|admin):(\S+)")
+
+
+def _long_enough(token: SecretStr) -> SecretStr:
+    if len(token.get_secret_value()) < SHORTEST_TOKEN:
+        raise ValueError(
+            f"should have at least {SHORTEST_TOKEN} characters; make one with: openssl rand -hex 24"
+        )
+    return token
+
+
+def _scoped(token: SecretStr) -> SecretStr:
+    found = _SCOPED.fullmatch(token.get_secret_value())
+    if found is None:
+        raise ValueError("should be a scope and a token, such as read:… (or run:…, admin:…)")
+    _long_enough(SecretStr(found[1]))
+    return token
+
+
+class ServiceConfig(BaseModel):
+    """Who may use the HTTP service, under which names, and how much of it.
+
+    Examples:
+        >>> service = ServiceConfig(tokens={"ci": "run:" + "x" * 32}, allowed_hosts="tally.example.com")
+        >>> str(service.tokens["ci"]), sorted(service.hosts)
+        ('**********', ['tally.example.com'])
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    token: Annotated[SecretStr, AfterValidator(_long_enough)] | None = Field(
+        default=None, description="The token of who may do everything; never shown."
+    )
+    tokens: dict[str, Annotated[SecretStr, AfterValidator(_scoped)]] = Field(
+        default={}, description="Further tokens by name, each as scope:token; never shown."
+    )
+    allowed_hosts: str = Field(
+        default="", description="Names it is reached by besides this machine's own, with commas."
+    )
+    cors_origins: str = Field(
+        default="", description="Web pages elsewhere that may call it, with commas; else none."
+    )
+    max_body_bytes: int = Field(
+        default=4 * 1024 * 1024, gt=0, description="The largest body of a request."
+    )
+    max_upload_bytes: int = Field(
+        default=256 * 1024 * 1024, gt=0, description="The largest file that may be tallied."
+    )
+    max_items: int = Field(
+        default=100_000, gt=0, description="The most items or records in one request."
+    )
+    body_timeout_seconds: float = Field(
+        default=30, gt=0, allow_inf_nan=False, description="How long a body may take to arrive."
+    )
+    tally_timeout_seconds: float = Field(
+        default=60, gt=0, allow_inf_nan=False, description="How long tallying a file may take."
+    )
+    max_requests: int = Field(
+        default=64, gt=0, description="Requests at work at the same time; more are told to wait."
+    )
+    max_streams: int = Field(
+        default=100, gt=0, description="Pages that follow a run at the same time."
+    )
+    max_tallies: int = Field(
+        default=2, gt=0, description="Files that are tallied, and runs verified, at the same time."
+    )
+    requests_per_second: float = Field(
+        default=1000, gt=0, allow_inf_nan=False, description="How often one caller may ask."
+    )
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names of `allowed_hosts`."""
+        return _names(self.allowed_hosts)
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The origins of `cors_origins`."""
+        return _names(self.cors_origins)
+
+# %% ../../nbs/03_config.ipynb #6ac4403e
+_SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def _plain_name(name: str) -> str:
+    if not _SOURCE_NAME.fullmatch(name):
+        raise ValueError("should be up to 64 of a-z, 0-9, _ and -")
+    return name
+
+
+def _without_password(address: str) -> str:
+    if "://" in address and urlsplit(address).password:
+        raise ValueError("should hold no password; databases read PGPASSWORD or a passfile")
+    return address
+
+
+SourceName = Annotated[str, AfterValidator(_plain_name)]
+SourceAddress = Annotated[str, AfterValidator(_without_password)]
+
 # %% ../../nbs/03_config.ipynb #349e3bfc
 def read_settings(path: Path) -> dict[str, dict[str, str]]:
     """Read the sections of a settings file as text.
@@ -345,6 +451,12 @@ class AppConfig(BaseSettings):
     web: WebConfig = Field(
         default=WebConfig(), description="Web sources: their token, and where they may lead."
     )
+    service: ServiceConfig = Field(
+        default=ServiceConfig(), description="The HTTP service: its tokens and its limits."
+    )
+    sources: dict[SourceName, SourceAddress] = Field(
+        default={}, description="Sources that requests may name, each with its address."
+    )
     smtp: SmtpConfig = Field(
         default=SmtpConfig(), description="The server that sends e-mail about runs."
     )
@@ -355,6 +467,7 @@ class AppConfig(BaseSettings):
     max_connections: int = Field(
         default=100, gt=0, description="Network connections open at the same time."
     )
+    reports_dir: Path = Field(default=Path("reports"), description="Where your own reports are.")
     runs_dir: Path = Field(default=Path("runs"), description="Where finished reports are kept.")
     ledger: SecretStr | None = Field(
         default=None, description="Where runs are noted; ledger.db in runs_dir if left out."

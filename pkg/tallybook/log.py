@@ -40,7 +40,12 @@ def _as_json(value: object) -> object:
             return _as_text(value)
 
 # %% ../../nbs/02_log.ipynb #741d4ac2
+_LARGE = 1 << 63
+
+
 def _safe(value: object) -> object:
+    if value is None or type(value) in (str, bool) or (type(value) is int and abs(value) < _LARGE):
+        return value  # most values: nothing about them has to be tried
     try:
         plain = _as_json(value)
         json.dumps(plain)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['content_security_policy', 'script_json', 'vega_bundle', 'Heading', 'prose', 'sections', 'opening', 'Piece',
            'data_uri', 'chart_piece', 'piece', 'Code', 'Block', 'coloured', 'blocks', 'when', 'whole', 'size',
-           'duration', 'said', 'assemble', 'Fault', 'fault', 'rescue', 'render_page']
+           'duration', 'said', 'templates', 'assemble', 'Fault', 'fault', 'rescue', 'render_page']
 
 # %% ../../nbs/22_page.ipynb #5eb0e352
 import base64
@@ -465,10 +465,14 @@ def _asset(name: str) -> str:
     return resource_path("templates", "report", name).read_text(encoding="utf-8")
 
 
-@cache
-def _templates() -> jinja2.Environment:
-    """Return the report's templates, with escaping on and this module's filters."""
-    loader = jinja2.FileSystemLoader(resource_path("templates", "report"))
+def templates(*folders: str) -> jinja2.Environment:
+    """Return templates, with escaping on and this module's filters.
+
+    Args:
+        folders: Folders of `templates` to look in first; then `report` is looked in.
+    """
+    places = [resource_path("templates", folder) for folder in (*folders, "report")]
+    loader = jinja2.FileSystemLoader(places)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -477,6 +481,9 @@ def _templates() -> jinja2.Environment:
     functions = (*filters, *about_failures)
     environment.filters.update({function.__name__: function for function in functions})
     return environment
+
+
+_templates = cache(templates)
 
 # %% ../../nbs/22_page.ipynb #05eefef9
 def assemble(

@@ -17,7 +17,16 @@ from typer.core import TyperCommand, TyperOption
 from typer.main import get_command
 
 from .errors import ParameterError, ReportError, did_you_mean
-from .terminal import Verbose, explained, progress, reported, say, say_pairs, start_logging
+from tallybook.terminal import (
+    Verbose,
+    explained,
+    progress,
+    reported,
+    say,
+    say_pairs,
+    start_logging,
+    warn,
+)
 
 if TYPE_CHECKING:
     from typer._click.core import Context
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
 
     from tallybook.lint import Finding
     from tallybook.params import ParameterRow
-    from tallybook.reports import ReportInfo
+    from tallybook.reports import OnProgress, ReportInfo, RunResult, ShouldStop
 
 # %% auto #0
 __all__ = ['report_app', 'ReportName', 'Parameters', 'RunsFolder', 'Force', 'AsSchema', 'NewName', 'ReportsFolder', 'Replace',
@@ -295,30 +304,33 @@ NewName = Annotated[
     str, typer.Argument(metavar="NAME", help="What to call it, such as late_deliveries.")
 ]
 ReportsFolder = Annotated[
-    Path, typer.Option("--folder", metavar="FOLDER", help="Where the notebook goes.")
+    Path | None,
+    typer.Option(
+        "--folder", metavar="FOLDER", help="Where the notebook goes (the setting reports_dir)."
+    ),
 ]
 Replace = Annotated[bool, typer.Option("--force", help="Replace a report of that name.")]
 
 
 @report_app.command("new")
 @reported
-def new_report(
-    name: NewName, folder: ReportsFolder = Path("reports"), force: Replace = False
-) -> None:
+def new_report(name: NewName, folder: ReportsFolder = None, force: Replace = False) -> None:
     """Write a notebook for a new report, which runs as it is.
 
     Example: tallybook report new late_deliveries
     """
+    from tallybook.config import AppConfig
     from tallybook.scaffold import write_new_report
 
-    path = write_new_report(name, folder, replace=force)
+    path = write_new_report(name, folder or AppConfig.load().reports_dir, replace=force)
+    known = path if folder else name
     say(f"{path} is a report that runs. What to do next:")
     say_pairs(
         [
             ("  change it", f"jupyter lab {path}"),
-            ("  check it", f"tallybook report check {path}"),
-            ("  run it", f"tallybook report run {path}"),
-            ("  see its options", f"tallybook report run {path} --help"),
+            ("  check it", f"tallybook report check {known}"),
+            ("  run it", f"tallybook report run {known}"),
+            ("  see its options", f"tallybook report run {known} --help"),
         ]
     )
 
@@ -435,21 +447,31 @@ def given_values(
 def run_and_say(
     name: str, parameters: Mapping[str, object], runs_dir: Path | None, *, force: bool = False
 ) -> None:
-    """Run a report, show how it goes and what it found.
+    """Run a report, show how it goes and what it found; the ledger has it from beginning to end.
 
     Raises:
         ReportError: It did not end well; carries the state's exit code.
     """
     from tallybook.reports import run_report
+    from tallybook.worker import ledger_address, run_noted
 
-    with progress(f"running {name}") as show:
-        result = run_report(
+    def work(tell: OnProgress, should_stop: ShouldStop) -> RunResult:
+        def step(done: int, total: int, what: str) -> None:
+            show(done, total)
+            tell(done, total, what)
+
+        return run_report(
             name,
             parameters,
             runs_dir=runs_dir,
             force=force,
-            on_progress=lambda done, total, _what: show(done, total),
+            on_progress=step,
+            should_stop=should_stop,
         )
+
+    address = ledger_address(runs_dir)
+    with progress(f"running {name}") as show:
+        result = run_noted(name, parameters, work, address=address, warn=warn)
     if result.unchanged:
         say(f"not run again: {result.reason}. To run it anyway: --force")
     for found, value in result.manifest.get("values", {}).items():

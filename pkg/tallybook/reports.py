@@ -60,7 +60,8 @@ from tallybook.runner import (
 from .types import RunState
 
 # %% auto #0
-__all__ = ['OnProgress', 'ReportInfo', 'list_reports', 'find_report', 'stoppable', 'RunResult', 'explain_run', 'run_report']
+__all__ = ['OnProgress', 'ShouldStop', 'ReportInfo', 'list_reports', 'find_report', 'stoppable', 'RunResult', 'explain_run',
+           'run_report']
 
 # %% ../../nbs/23_reports.ipynb #d1a539ec
 @dataclass(frozen=True)
@@ -100,17 +101,33 @@ def _introduction(path: Path) -> tuple[str, str]:
     return found["title"].strip(), " ".join(lines)
 
 
+def _notebooks(folder: Path | None) -> dict[str, Path]:
+    """Return the notebooks of reports by name; one's own go before those that come with us."""
+    own = AppConfig.load().reports_dir.expanduser()
+    folders = [folder] if folder else [resource_path("reports"), own]
+    found = {path.stem: path.absolute() for each in folders for path in each.glob("*.ipynb")}
+    return dict(sorted(found.items()))
+
+
+def _described(path: Path) -> ReportInfo:
+    """Describe a report, be it by what is wrong with its notebook."""
+    try:
+        return ReportInfo(path.stem, *_introduction(path), path)
+    except SourceError as error:
+        return ReportInfo(path.stem, path.stem, str(error), path)
+
+
 def list_reports(folder: Path | None = None) -> list[ReportInfo]:
     """List the reports that can be run, by name.
 
     Args:
-        folder: Where the notebooks are; the ones that come with Tallybook if left out.
+        folder: Where the notebooks are. If left out: those that come with Tallybook, and your own
+            in the folder of the setting `reports_dir`, which go before others of the same name.
 
-    Raises:
-        SourceError: A file in the folder is not a notebook.
+    Returns:
+        The reports; the description of a file that is not a notebook says so.
     """
-    paths = sorted((folder or resource_path("reports")).glob("*.ipynb"))
-    return [ReportInfo(path.stem, *_introduction(path), path) for path in paths]
+    return [_described(path) for path in _notebooks(folder).values()]
 
 
 def find_report(name: str | Path) -> ReportInfo:
@@ -126,13 +143,14 @@ def find_report(name: str | Path) -> ReportInfo:
     if str(name).endswith(".ipynb"):
         path = Path(name).absolute()
         return ReportInfo(path.stem, *_introduction(path), path)
-    known = {report.name: report for report in list_reports()}
-    if name not in known:
+    known = _notebooks(None)
+    if str(name) not in known:
         hint = did_you_mean(str(name), known) or f" There are: {', '.join(known) or 'none'}."
         raise ValidationError(
             f"there is no report {str(name)!r}.{hint}", context={"report": str(name)}
         )
-    return known[str(name)]
+    path = known[str(name)]
+    return ReportInfo(path.stem, *_introduction(path), path)
 
 # %% ../../nbs/23_reports.ipynb #53c91741
 @contextmanager
@@ -162,13 +180,40 @@ OnProgress = Callable[[int, int, str], None]
 _GRACE_SECONDS = 60
 
 
-def _follow(runner: Runner, seconds: float, on_progress: OnProgress | None) -> Event:
+_LOOK_SECONDS = 0.2
+ShouldStop = Callable[[], bool]
+
+
+def _heard(runner: Runner, deadline: float, should_stop: ShouldStop | None) -> Event | None:
+    """Return what the runner tells next, or that it is to be stopped.
+
+    Raises:
+        Empty: It has told nothing until the deadline.
+    """
+    while True:
+        if should_stop is not None and should_stop():
+            return {"ended": "cancelled"}
+        left = max(0.0, deadline - time.monotonic())
+        step = left if should_stop is None else min(left, _LOOK_SECONDS)
+        try:
+            return runner.events.get(timeout=step)
+        except Empty:
+            if step == left:
+                raise
+
+
+def _follow(
+    runner: Runner,
+    seconds: float,
+    on_progress: OnProgress | None,
+    should_stop: ShouldStop | None,
+) -> Event:
     """Wait for the runner's last word, passing on its progress; hold the deadline."""
     deadline = time.monotonic() + min(seconds, TIMEOUT_MAX / 2)
     late = False
     while True:
         try:
-            event = runner.events.get(timeout=max(0.0, deadline - time.monotonic()))
+            event = _heard(runner, deadline, should_stop)
         except Empty:
             if late:
                 return {"ended": "stuck"}
@@ -254,13 +299,16 @@ _CANCELLED = RunResult(RunState.CANCELLED, "the run was stopped", None, {})
 
 
 def _carry_out(
-    request: Request, on_progress: OnProgress | None, pool: WarmPool | None
+    request: Request,
+    on_progress: OnProgress | None,
+    should_stop: ShouldStop | None,
+    pool: WarmPool | None,
 ) -> RunResult:
     """Run what has been asked, and return how it ended."""
     try:
         with stoppable(), _runner_for(request, pool) as runner:
             with ordered(runner, request):
-                event = _follow(runner, request.timeout_seconds, on_progress)
+                event = _follow(runner, request.timeout_seconds, on_progress, should_stop)
             if event["ended"] not in ("published", "cancelled"):
                 _bury(request, event)
     except KeyboardInterrupt:
@@ -353,6 +401,7 @@ def run_report(
     runs_dir: Path | None = None,
     timeout_seconds: float | None = None,
     on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
     pool: WarmPool | None = None,
     force: bool = False,
     today: date | None = None,
@@ -374,6 +423,8 @@ def run_report(
         timeout_seconds: How long the notebook may take; the setting `report_timeout_seconds` if
             left out.
         on_progress: Called with the number of steps done, of all steps, and what is being done.
+        should_stop: Asked a few times a second while the notebook runs; when it says so the run is
+            cancelled. From another thread, give `event.is_set`.
         pool: Warm kernels to take one from, so that nothing has to be imported first.
         force: Run even if nothing has changed.
         today: What `today` means in a day expression; the present day in UTC if left out.
@@ -408,7 +459,7 @@ def run_report(
     if not force and not (found := explain(request)).would_run:
         return _earlier_result(found)
     remove_abandoned(Path(request.runs))
-    return _carry_out(request, on_progress, pool)
+    return _carry_out(request, on_progress, should_stop, pool)
 
 
 def _earlier_result(found: Explanation) -> RunResult:

@@ -11,6 +11,7 @@ from typing import Final
 import altair as alt
 import polars as pl
 
+from .change import Span, span_name
 from .errors import ValidationError
 from .history import UNREADABLE, failed
 from .look import NAME_SIZE, all_digits, heading, plain, wrap
@@ -207,12 +208,21 @@ def timeline(runs: pl.DataFrame, *, title: str | None = None, source: str = "") 
     rows = _run_rows(runs, ranks)
     dots = _dots(alt.Chart(rows).encode(x=_when_x(runs), y=_row_y()))
     said = pl.Series([f"{called(n)}: {t}" for n, t in zip(ranks["report"], texts, strict=True)])
-    what = f"Runs by the time of their start, UTC. {_legend(rows)}"
+    what = f"Runs by the time of their start{_on_day(runs)}, UTC. {_legend(rows)}"
     return alt.LayerChart(layer=[*_rows_of(names), dots], height=names.height * _ROW).properties(
         width="container",
         title=heading(title or _run_headline(ranks), what, source),
         description=f"Dots by report and time. {_run_headline(ranks)}. {listed(said)}.",
     )
+
+
+def _on_day(runs: pl.DataFrame) -> str:
+    """Name the day where the axis tells only the time."""
+    first, last = runs["started_at"].sort().gather([0, -1]).to_list()
+    if last - first >= _LONG:
+        return ""
+    days = Span(first.date(), last.date() + timedelta(days=1))
+    return f" on {span_name(days)}"
 
 
 def _legend(rows: pl.DataFrame) -> str:
@@ -234,7 +244,9 @@ def _slowest(ranks: pl.DataFrame) -> str:
 
 def _seconds_x(rows: pl.DataFrame) -> alt.X:
     ticks = value_ticks(rows["seconds"].drop_nulls())
-    axis = alt.Axis(title="seconds", values=ticks, grid=True, labelExpr="'' + datum.value")
+    axis = alt.Axis(
+        title="seconds", values=ticks, grid=True, labelExpr="'' + datum.value", labelFlush=False
+    )
     scale = between(_EDGE, _EDGE, domain=[ticks[0], ticks[-1]])
     return alt.X("seconds:Q", axis=axis, scale=scale)
 

@@ -63,9 +63,9 @@ from .types import RunState
 # %% auto #0
 __all__ = ['ENDED', 'SUBSCRIBERS', 'DELIVERIES', 'TOKENS', 'UNANNOUNCED', 'PENDING', 'FORMAT_VERSION', 'RUNS', 'reading',
            'changing', 'read_run', 'find_run', 'plain_words', 'LedgerState', 'Ledger', 'open_ledger', 'Progress', 'Run',
-           'get_run', 'request_run', 'expire_lost', 'claim', 'heartbeat', 'finish', 'hand_back', 'Attempt',
+           'get_run', 'request_run', 'expire_lost', 'claim', 'begin_run', 'heartbeat', 'finish', 'hand_back', 'Attempt',
            'list_attempts', 'cancel', 'retry', 'Tick', 'Mark', 'read_mark', 'record_ticks', 'RunPage', 'list_runs',
-           'LedgerInfo', 'describe', 'prune']
+           'LedgerInfo', 'waiting_since', 'is_kept', 'describe', 'prune']
 
 # %% ../../nbs/22_runs.ipynb #85592246
 class LedgerState(StrEnum):
@@ -794,12 +794,53 @@ def claim(ledger: Ledger, worker: str, *, now: datetime, lease_seconds: float) -
         run = _next(connection, now)
         if run is None:
             return None
-        taken = {"state": LedgerState.RUNNING.value, "owner": worker, "attempt": run.attempt + 1}
-        started = {"started_at": run.started_at or now, "reason": None, "progress": None}
-        claimed = _change(connection, run, **taken, **started, **lease)
-        number = {"run_id": run.id, "number": claimed.attempt}
-        connection.execute(insert(_attempts).values(**number, owner=worker, started_at=now))
-        return claimed
+        return _take(connection, run, worker, now, lease)
+
+
+def _take(
+    connection: Connection, run: Run, worker: str, now: datetime, lease: Mapping[str, datetime]
+) -> Run:
+    """Give a run to a worker, as its next attempt."""
+    taken = {"state": LedgerState.RUNNING.value, "owner": worker, "attempt": run.attempt + 1}
+    started = {"started_at": run.started_at or now, "reason": None, "progress": None}
+    claimed = _change(connection, run, **taken, **started, **lease)
+    number = {"run_id": run.id, "number": claimed.attempt}
+    connection.execute(insert(_attempts).values(**number, owner=worker, started_at=now))
+    return claimed
+
+# %% ../../nbs/22_runs.ipynb #3e8d9907
+def begin_run(
+    ledger: Ledger,
+    report: str,
+    parameters: Mapping[str, object],
+    worker: str,
+    *,
+    now: datetime,
+    lease_seconds: float,
+    timeout_seconds: float | None = None,
+) -> Run:
+    """Note a run that whoever asks for it carries out at once, such as one on a command line.
+
+    Args:
+        ledger: Where to.
+        report: What is run.
+        parameters: Its parameters, as `to_papermill` returns them.
+        worker: Who runs it.
+        now: The time.
+        lease_seconds: How long it is this worker's own without a heartbeat.
+        timeout_seconds: How long it may take; the setting `report_timeout_seconds` if left out.
+
+    Returns:
+        The run, running. No other worker ever takes it up: if this one dies, it is lost.
+
+    Raises:
+        ValidationError: The parameters are no JSON values, or the lease is too short.
+        LedgerError: The ledger cannot be written.
+    """
+    lease = _lease(now, lease_seconds)
+    row = _new(report, parameters, now=now, max_attempts=1, timeout_seconds=timeout_seconds)
+    with _writing(ledger, now) as connection:
+        return _take(connection, _insert(connection, row), worker, now, lease)
 
 # %% ../../nbs/22_runs.ipynb #dee93d5e
 def _held(connection: Connection, run: Run, now: datetime) -> Run:
@@ -1225,6 +1266,21 @@ class LedgerInfo:
     format_version: int
     counts: dict[LedgerState, int]
     planned_until: dict[str, datetime]
+
+
+def waiting_since(ledger: Ledger, *, now: datetime) -> datetime | None:
+    """Return since when the run that has waited longest could have started; None if none waits."""
+    due = select(func.min(_runs.c.not_before)).where(_waiting, _runs.c.not_before <= now)
+    with _reading(ledger) as connection:
+        since: datetime | None = connection.execute(due).scalar()
+        return since
+
+
+def is_kept(ledger: Ledger, artefacts: Path | str) -> bool:
+    """Tell whether a run in the ledger names this folder as what came of it."""
+    named = select(_runs.c.id).where(_runs.c.artefacts == str(artefacts)).limit(1)
+    with _reading(ledger) as connection:
+        return connection.execute(named).one_or_none() is not None
 
 
 def describe(ledger: Ledger) -> LedgerInfo:

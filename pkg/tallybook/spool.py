@@ -33,7 +33,7 @@ from .errors import SourceError, did_you_mean
 
 # %% auto #0
 __all__ = ['PACKED', 'LONGEST', 'spoken', 'unreadable', 'reading', 'check_file', 'member_name', 'Plain', 'spool_folder',
-           'open_plain', 'spool', 'view', 'text_view', 'reading_text', 'check_lines']
+           'open_plain', 'spool', 'check_unpacked', 'view', 'text_view', 'reading_text', 'check_lines']
 
 # %% ../../nbs/13_spool.ipynb #72356436
 _DAMAGE: Final = (
@@ -262,6 +262,40 @@ def _sniffed(content: io.BufferedReader) -> str:
 
 def _plain_reason(error: UnicodeError) -> str:
     return error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+
+# %% ../../nbs/13_spool.ipynb #12a9dd6c
+_PORTION: Final = 1 << 20
+
+
+def check_unpacked(path: Path, most: int) -> None:
+    """Refuse a file that holds more than so many bytes once it is unpacked.
+
+    Args:
+        path: The file, packed as its suffix or its first bytes say, or a workbook, or neither.
+        most: How many bytes it may hold.
+
+    Raises:
+        SourceError: It holds more, or is damaged.
+    """
+    name, suffix = str(path), path.suffix.lower()
+    with reading(name), path.open("rb") as content:
+        if suffix == ".xlsx":
+            with zipfile.ZipFile(content) as archive:
+                size = sum(member.file_size for member in archive.infolist())
+        else:
+            packing = suffix if suffix in PACKED else _sniffed(content)
+            with _unpacked(name, content, packing) as unpacked:
+                size = _size_up_to(unpacked, most)
+    if size > most:
+        raise unreadable(name, f"it holds more than {most:,} bytes once it is unpacked")
+
+
+def _size_up_to(content: IO[bytes], most: int) -> int:
+    """Count the bytes of a stream, and stop where there are more than asked."""
+    size = 0
+    while size <= most and (portion := content.read(_PORTION)):
+        size += len(portion)
+    return size
 
 # %% ../../nbs/13_spool.ipynb #50f5b498
 class _Window(io.RawIOBase):

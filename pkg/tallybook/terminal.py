@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Final, ParamSpec
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 # %% auto #0
-__all__ = ['CANCELLED', 'Arguments', 'Verbose', 'escaped', 'say', 'say_pairs', 'explained', 'reported', 'progress',
-           'start_logging']
+__all__ = ['CANCELLED', 'Arguments', 'Verbose', 'escaped', 'say', 'warn', 'is_terminal', 'say_table', 'say_pairs', 'explained',
+           'reported', 'progress', 'start_logging']
 
 # %% ../../nbs/29_terminal.ipynb #e8c31eab
 def _console(*, stderr: bool = False) -> Console:
@@ -51,16 +51,45 @@ def _broken(text: str, width: int) -> str:
     )
 
 
-def _print(text: str, console: Console, head: str = "") -> None:
-    """Say a text; on a terminal its head is red, and long lines are broken."""
+def _print(text: str, console: Console, head: str = "", style: str = "bold red") -> None:
+    """Say a text; on a terminal its head has a style, and long lines are broken."""
     whole = f"{head}{text}"
     shown = escaped(_broken(whole, console.width) if console.is_terminal else whole)
-    console.print(f"[bold red]{head}[/]{shown.removeprefix(head)}", soft_wrap=True)
+    console.print(f"[{style}]{head}[/]{shown.removeprefix(head)}", soft_wrap=True)
 
 
 def say(text: str) -> None:
     """Say something on standard output."""
     _print(text, _console())
+
+
+def warn(text: str) -> None:
+    """Say on standard error what somebody should know, though the work goes on."""
+    _print(f" {text}", _console(stderr=True), head="warning:", style="bold yellow")
+
+
+def is_terminal() -> bool:
+    """Tell whether somebody watches standard output."""
+    return _console().is_terminal
+
+
+def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Say rows of words under a heading each: as wide as needed, for `cut` and `awk` elsewhere."""
+    from rich.table import Table
+
+    console, lines = _console(), [list(row) for row in rows]
+    if not console.is_terminal:
+        widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+        for line in (head, *lines):
+            cells = (f"{word:{width}}" for word, width in zip(line, widths, strict=True))
+            console.print(escaped("  ".join(cells).rstrip()), soft_wrap=True)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for word in head:
+        table.add_column(word, no_wrap=word != head[-1])
+    for line in lines:
+        table.add_row(*map(escaped, line))
+    console.print(table)
 
 
 def say_pairs(pairs: Iterable[tuple[str, str]]) -> None:

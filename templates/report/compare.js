@@ -32,9 +32,11 @@
     slider.addEventListener("input", () => show(Number(slider.value)));
     blink.addEventListener("click", () => show(Number(slider.value) < 100 ? 100 : 0));
     stack.addEventListener("click", () => set(!pair.classList.contains("is-stacked")));
+    const caption = (side) => element("p", {}, side.querySelector("figcaption").textContent.trim());
+    const key = element("div", { className: "overlay-key" }, caption(first), caption(second));
     const label = element("label", {}, "First run", slider, "Second run");
-    pair.prepend(element("div", { className: "overlay-controls" }, label, blink, stack));
-    set(true);
+    pair.prepend(element("div", { className: "overlay-controls" }, key, label, blink, stack));
+    set(!("apart" in pair.dataset)); // pictures of different sizes begin side by side
   }
 
   document.querySelectorAll(".overlay").forEach(lay);

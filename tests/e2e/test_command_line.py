@@ -119,16 +119,15 @@ class TestProcess:
 HIDDEN = "correct-horse-battery-staple"
 
 
-@pytest.fixture(scope="module")
-def new_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new report that was written, given a secret, checked and run, each by its command."""
-    folder = tmp_path_factory.mktemp("reports")
-    assert run("report", "new", "rides", "--folder", ".", cwd=folder).returncode == 0
-    (folder / "rides.csv").write_text(
+@pytest.fixture
+def new_report(tmp_path: Path) -> Path:
+    """A new report that was written by its command and given a secret."""
+    assert run("report", "new", "rides", "--folder", ".", cwd=tmp_path).returncode == 0
+    (tmp_path / "rides.csv").write_text(
         "timestamp,category,amount\n2026-03-01,tea,2.10\n2026-03-02,cake,3\n2026-03-02,tea,x\n"
     )
-    (folder / ".env").write_text(f"TALLYBOOK_SECRET_SALES={HIDDEN}\n")
-    path = folder / "rides.ipynb"
+    (tmp_path / ".env").write_text(f"TALLYBOOK_SECRET_SALES={HIDDEN}\n")
+    path = tmp_path / "rides.ipynb"
     notebook = json.loads(path.read_text())
     cells = notebook["cells"]
     cells[1]["source"].append("\nfrom tallybook.vault import Secret, secret")

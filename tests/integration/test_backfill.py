@@ -100,7 +100,7 @@ class TestBackfill:
         """In order, whatever ended first; one failure does not stop the others."""
         states = [each.result.state.value for each in first.periods]
         assert states == ["ok", "ok", "gate_failed", "ok"]
-        assert [each.label for each in first.periods] == [f"2013-02-0{n}" for n in range(1, 5)]
+        assert [each.label for each in first.periods] == [f"{n} February 2013" for n in range(1, 5)]
         assert first.exit_code == RunState.GATE_FAILED.exit_code
         assert kept_numbers(first) == {"day": [1.0, 2.0, None, 4.0]}
 

@@ -117,6 +117,24 @@ class TestPage:
         expect(slider).to_be_disabled()
         expect(first).to_have_css("opacity", "1")
 
+    def test_different_sizes_begin_side_by_side(
+        self, found: Comparison, tmp_path: Path, browser: Browser
+    ) -> None:
+        """Rows that do not stand at the same heights cannot be read over each other."""
+        text = write_comparison(found, tmp_path / "page.html").read_text("utf-8")
+        apart = tmp_path / "apart.html"
+        apart.write_text(text.replace('class="overlay" role', 'class="overlay" data-apart role'))
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(apart.as_uri())
+        pair = page.locator(".overlay").first
+        stack = pair.get_by_role("button", name="Side by side")
+        expect(stack).to_have_attribute("aria-pressed", "true")
+        expect(pair.get_by_role("slider")).to_be_disabled()
+        stack.click()
+        expect(pair.get_by_role("slider")).to_be_enabled()
+        expect(pair.locator(".overlay-key p")).to_have_count(2)
+        page.close()
+
     def test_accessible(self, opened: Page) -> None:
         """Nothing serious, wide, or on a phone in the dark; it never scrolls sideways."""
         for width, scheme in ((1280, "light"), (360, "dark")):

