@@ -320,7 +320,7 @@ def notice_of(run: Run, event: Event, settings: AppConfig) -> Notice:
         error=clean(str(error.get("error", ""))) if failed else "",
         log=_read_log(folder) if failed else (),
         page=_inside(folder, "report.html") if folder else None,
-        link=settings.notify.link("runs", str(run.id)),
+        link=settings.notify.link("pages", "runs", str(run.id)),
         **(_what_next(run) if failed else {}),
     )
 

@@ -248,8 +248,9 @@ def deliver_command(as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Send what is due: for cron, where no scheduler does it.
 
     Any number of these may run at once. What does not get through is tried again by a later one.
+    In a crontab, every five minutes: */5 * * * * cd /srv/reports && tallybook notify deliver
 
-    Example, every five minutes: */5 * * * * tallybook notify deliver
+    Example: tallybook notify deliver
     """
     from tallybook.notify import deliver_due
 

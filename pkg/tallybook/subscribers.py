@@ -191,6 +191,7 @@ def add_subscriber(
     Examples:
         >>> import tempfile
         >>> from datetime import UTC
+        >>> from tallybook.runs import open_ledger
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     ledger = open_ledger(f"{folder}/ledger.db")
         ...     ada = add_subscriber(ledger, "ada@example.org", now=datetime.now(UTC))

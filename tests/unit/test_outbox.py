@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import product
 
 import pytest
+from sqlalchemy import event
 from tests.support.ledgers import BACKENDS, fresh_file, fresh_schema, postgres_server
 
 from tallybook.errors import ValidationError
@@ -87,7 +88,7 @@ class TestEvents:
     """What a run's end is called."""
 
     @pytest.mark.parametrize(
-        ("state", "event"),
+        ("state", "told_as"),
         [
             (S.OK, Event.SUCCESS),
             (S.GATE_FAILED, Event.GATE),
@@ -96,11 +97,11 @@ class TestEvents:
             *product([S.SKIPPED, S.CANCELLED, S.COALESCED], [None]),
         ],
     )
-    def test_every_end(self, state, event):
+    def test_every_end(self, state, told_as):
         """Each state is one event or nobody's news."""
         assert state in ENDED
-        assert event_of(state, None) is event
-        assert event_of(state, S.OK) is event
+        assert event_of(state, None) is told_as
+        assert event_of(state, S.OK) is told_as
 
     def test_recovery(self, ledger):
         """A good end after a bad one, of the same report; it replaces the success."""
@@ -154,6 +155,30 @@ class TestAudience:
         request_run(ledger, "totals", {}, now=NOON)
         assert announce(ledger, now=NOON) == 1
         assert announce(ledger, now=NOON) == 0
+
+
+class TestCost:
+    """What happens every few seconds looks at no more than it has to."""
+
+    def test_indices(self, tmp_path):
+        """A long ledger is not read through for runs to announce, runs before, or messages due."""
+        plans = []
+
+        def explain(connection, _cursor, statement, parameters, *_):
+            if statement.startswith("SELECT"):
+                asked = connection.connection.cursor()
+                asked.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                plans.extend(row[3] for row in asked.fetchall())
+
+        with closing(open_ledger(tmp_path / "ledger.db")) as ledger:
+            add_subscriber(ledger, "ada@example.org", now=NOON)
+            end(ledger, RunState.OK)
+            event.listen(ledger.engine, "before_cursor_execute", explain)
+            announce(ledger, now=NOON)
+            claim_deliveries(ledger, now=NOON, lease_seconds=60)
+        for index in ("runs_unannounced", "runs_by_end", "deliveries_pending"):
+            assert any(f"INDEX {index}" in plan for plan in plans), plans
+        assert not [plan for plan in plans if plan in ("SCAN runs", "SCAN deliveries")]
 
 
 class TestDeliveries:

@@ -33,18 +33,6 @@ def run(*words, code=0):
     return done.output
 
 
-@pytest.mark.parametrize(
-    "command",
-    ["subscribers add", "subscribers list", "subscribers remove", "subscribers unsubscribe"]
-    + ["subscribers test", "notify deliver", "notify list", "notify retry"],
-)
-def test_help(command):
-    """Each command's help has an example that begins with its name."""
-    said = " ".join(run(*command.split(), "--help").split())
-    assert "Example" in said
-    assert f"tallybook {command}" in said
-
-
 class TestSubscribers:
     """Joining and leaving."""
 
