@@ -70,7 +70,8 @@ bench: $(DEV)  ## Measure: import and start-up time, throughput, as ratios
 	for script in bench/bench_*.py; do $(BIN)/python "$$script" || exit; done
 
 soak: $(DEV)  ## Properties with twenty times as many examples; runs killed at 200 moments
-	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -n logical -m "hypothesis or soak"
+	HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest -n logical --dist loadgroup \
+		-m "hypothesis or soak"
 
 docs: $(DEV)  ## Render the notebooks as pages in _docs/
 	$(BIN)/python tools/docs.py

