@@ -129,13 +129,20 @@ def _tidy(notebook: NotebookNode, outcome: Outcome, place: int | None, request: 
 
 
 def _flush_all(folder: Path) -> None:
-    """Wait until a folder and everything in it is on the disk."""
+    """Wait until a folder and everything in it is on the disk.
+
+    Raises:
+        OutputError: The disk refuses.
+    """
+    from tallybook.files import writing  # noqa: PLC0415
+
     for path in (*folder.rglob("*"), folder, folder.parent):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with writing(path):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _has_results(notebook: NotebookNode) -> bool:
@@ -297,6 +304,13 @@ def write_bundle(
 
 
 def appear(request: Request) -> None:
-    """Rename the work folder into place: from now on the run exists."""
-    request.work.rename(request.folder)
+    """Rename the work folder into place: from now on the run exists.
+
+    Raises:
+        OutputError: The disk refuses.
+    """
+    from tallybook.files import writing  # noqa: PLC0415
+
+    with writing(request.folder):
+        request.work.rename(request.folder)
     _flush_all(request.folder)

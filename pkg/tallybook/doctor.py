@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from .config import AppConfig, read_settings, settings_folder
 from .errors import ConfigError, ProcessingError
+from .ledger_history import ledger_file
 from .local import STANDARD_INPUT
 from tallybook.machine import (
     Finding,
@@ -165,6 +166,11 @@ def check_workers(ledger: Ledger, now: datetime) -> list[Finding]:
     return findings or [Finding("workers", Level.OK, f"{len(alive):,} runs wait or are at work")]
 
 # %% ../../nbs/27_doctor.ipynb #9ccba7ee
+def _schedules(count: int) -> str:
+    """Write a number of schedules."""
+    return "1 schedule" if count == 1 else f"{count:,} schedules"
+
+
 def check_planning(ledger: Ledger, sections: Sequence[Section], now: datetime) -> list[Finding]:
     """Say which schedules nobody plans.
 
@@ -190,24 +196,13 @@ def check_planning(ledger: Ledger, sections: Sequence[Section], now: datetime) -
             said = f"{section.name} was due at {due:%Y-%m-%d %H:%M} UTC, and nobody has planned it"
             findings.append(Finding("planning", Level.WARNING, said, _WORKER))
     if not findings and sections:
-        findings = [Finding("planning", Level.OK, f"up to date for {len(sections)} schedules")]
+        findings = [Finding("planning", Level.OK, f"up to date for {_schedules(len(sections))}")]
     return findings
 
 # %% ../../nbs/27_doctor.ipynb #f62bf5cd
 _SKEW: Final = timedelta(seconds=10)
 _CONNECT_SECONDS: Final = "4"
 _CHECKED_WHOLE: Final = 200 * 1024**2
-
-
-def _ledger_file(address: str) -> Path | None:
-    """Return the file of a ledger; None if it is on a server."""
-    try:
-        url = make_url(address) if "://" in address else None
-    except ArgumentError:
-        return None
-    if url is None:
-        return Path(address)
-    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
 def _impatient(address: str) -> str:
@@ -260,7 +255,7 @@ def check_ledger(address: str, sections: Sequence[Section], now: datetime) -> li
         sections: The schedules that should be planned into it.
         now: The time.
     """
-    path = _ledger_file(address)
+    path = ledger_file(address)
     if path is not None and not path.exists():
         said = f"{path} is not there yet; the first run makes it"
         return [Finding("ledger", Level.OK, said), check_file_system(path)]
@@ -300,9 +295,10 @@ def check_schedule(sections: Sequence[Section], now: datetime) -> list[Finding]:
         said = "none is enabled" if sections else "there is none; add [schedule.NAME] to have one"
         return [Finding("schedule", Level.OK, said)]
     tick, section = min(due, key=lambda one: one[0])
-    count = "1 schedule" if len(due) == 1 else f"{len(due)} schedules"
     when = f"{tick:%Y-%m-%d %H:%M} {section.time_zone}"
-    return [Finding("schedule", Level.OK, f"{count}; next is {section.name} at {when}")]
+    return [
+        Finding("schedule", Level.OK, f"{_schedules(len(due))}; next is {section.name} at {when}")
+    ]
 
 
 def _sources(section: Section, now: datetime) -> list[str]:
@@ -446,7 +442,7 @@ def _checks(now: datetime) -> dict[str, _Check]:
 
 def _places(settings: AppConfig) -> list[Path]:
     """Return the folder of runs, and that of the ledger if it is on another disk."""
-    path = _ledger_file(settings.ledger_address)
+    path = ledger_file(settings.ledger_address)
     folders = [settings.runs_dir, *([path.parent] if path else [])]
     disks = {existing(folder).stat().st_dev: folder for folder in reversed(folders)}
     return list(reversed(disks.values()))
@@ -474,16 +470,22 @@ def _secrets() -> list[str]:
     return sorted((one for one in known.values() if len(one) >= _SHORTEST), key=len, reverse=True)
 
 
-def examine(now: datetime | None = None) -> list[Finding]:
+_SLOW: Final = ("browser", "kernel")
+
+
+def examine(now: datetime | None = None, *, quick: bool = False) -> list[Finding]:
     """Look at everything that reports, schedules and the ledger need.
 
     Args:
         now: The time; the clock's if left out.
+        quick: Whether to leave out what takes seconds: printing a page, and running a report.
 
     Returns:
         What was found, fine or not, in a fixed order. Nothing is changed, and no check raises.
     """
     checks = _checks(now or datetime.now(UTC))
+    if quick:
+        checks = {name: check for name, check in checks.items() if name not in _SLOW}
     secrets = _secrets()
     with ThreadPoolExecutor(max_workers=len(checks)) as pool:
         found = pool.map(_guarded, checks, checks.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tallybook.machine import Finding
 
 # %% auto #0
-__all__ = ['AsJson', 'finding_lines', 'verdict', 'doctor_command']
+__all__ = ['AsJson', 'Quick', 'finding_lines', 'verdict', 'doctor_command']
 
 # %% ../../nbs/30_doctor_cli.ipynb #5091adcd
 def finding_lines(findings: Sequence[Finding]) -> Iterator[tuple[str, str]]:
@@ -42,11 +42,16 @@ def verdict(findings: Sequence[Finding]) -> str:
 
 # %% ../../nbs/30_doctor_cli.ipynb #81a68ae7
 AsJson = Annotated[bool, typer.Option("--json", help="Print the findings as JSON instead.")]
+Quick = Annotated[
+    bool,
+    typer.Option("--quick", help="Start neither a browser nor a kernel: a second, for monitors."),
+]
 _WRONG = 1
+_STYLES: Final = {"ok": "green", "warning": "bold yellow", "wrong": "bold red"}
 
 
 @reported
-def doctor_command(as_json: AsJson = False) -> None:
+def doctor_command(as_json: AsJson = False, quick: Quick = False) -> None:
     """Look at settings, ledger, schedule, sources, disk, browser and kernel; say how to mend them.
 
     Each is tried out, on a small scale and side by side; nothing is changed. Ends with exit code 1
@@ -58,11 +63,11 @@ def doctor_command(as_json: AsJson = False) -> None:
         from tallybook.doctor import examine
         from tallybook.machine import Level
 
-        findings = examine()
+        findings = examine(quick=quick)
     if as_json:
         typer.echo(json.dumps([one.facts() for one in findings], indent=2))
     else:
-        say_pairs(finding_lines(findings))
+        say_pairs(finding_lines(findings), _STYLES)
         say(verdict(findings))
     if any(one.level is Level.WRONG for one in findings):
         raise typer.Exit(_WRONG)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Final, ParamSpec
 
@@ -92,8 +92,13 @@ def say_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(table)
 
 
-def say_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    """Say what some words mean: in two columns on a terminal, elsewhere one line for each."""
+def say_pairs(pairs: Iterable[tuple[str, str]], styles: Mapping[str, str] | None = None) -> None:
+    """Say what some words mean: in two columns on a terminal, elsewhere one line for each.
+
+    Args:
+        pairs: Each word with its meaning.
+        styles: The style of a word on a terminal; bold if there is none for it.
+    """
     from rich.table import Table
 
     console, rows = _console(), list(pairs)
@@ -103,10 +108,11 @@ def say_pairs(pairs: Iterable[tuple[str, str]]) -> None:
             say(f"{word:{widest}}  {meaning}")
         return
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
+    table.add_column(no_wrap=True)
     table.add_column()
     for word, meaning in rows:
-        table.add_row(escaped(word), escaped(meaning))
+        style = (styles or {}).get(word, "bold")
+        table.add_row(f"[{style}]{escaped(word)}[/]", escaped(meaning))
     console.print(table)
 
 # %% ../../nbs/29_terminal.ipynb #54cc0cc7

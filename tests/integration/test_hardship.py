@@ -1,14 +1,21 @@
-"""A full disk, small and of its own: nothing acknowledged is lost, and with room it goes on."""
+"""A disk that is full or fails, a server without room: what was acknowledged stays there."""
 
+import json
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing, suppress
-from datetime import UTC, datetime
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from tests.support.ledgers import fresh_schema, postgres_server
 
+from tallybook import doctor
 from tallybook.doctor import check_ledger
 from tallybook.errors import LedgerError, OutputError
 from tallybook.machine import Level, check_space
@@ -91,3 +98,142 @@ class TestBundle:
         ballast.unlink()
         result = run_report("category_totals", {"top": 3}, runs_dir=runs)
         assert result.state is RunState.OK, result.reason
+
+
+FAULTY = """
+import collections, ctypes, json, sys
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from tallybook.errors import ProcessingError
+from tallybook.runs import list_runs, open_ledger, request_run
+
+faults, now = ctypes.CDLL("libfiu.so.0"), datetime(2026, 11, 24, 12, tzinfo=UTC)
+error, *points = sys.argv[1:]
+known, said = [], collections.Counter()
+with closing(open_ledger(Path("ledger.db"))) as ledger:
+    for point in points:
+        one_in_ten = ctypes.c_float(0.1)
+        no = ctypes.c_void_p(int(error))
+        assert faults.fiu_enable_random(point.encode(), 1, no, 0, one_in_ten) == 0
+    for number in range(300):
+        try:
+            known.append(request_run(ledger, "totals", {"n": number}, now=now).id)
+        except ProcessingError as refused:
+            said[str(refused)] += 1
+    for point in points:
+        faults.fiu_disable(point.encode())
+    known.append(request_run(ledger, "totals", {}, now=now).id)
+with closing(open_ledger(Path("ledger.db"))) as ledger:
+    there = [run.id for run in list_runs(ledger, limit=1000).runs]
+print(json.dumps({"known": known, "there": there, "said": said}))
+"""
+
+
+@pytest.fixture
+def injected(tmp_path: Path) -> Callable[..., Any]:
+    """Run a command whose system calls can be made to fail."""
+    fiu = shutil.which("fiu-run")
+    if fiu is None:
+        pytest.skip("needs fiu-run (Debian: fiu-utils) to make system calls fail")
+
+    def run(*command: str, faults: str | None = None) -> subprocess.CompletedProcess[str]:
+        asked = ["-c", faults] if faults else []
+        return subprocess.run(
+            [fiu, "-x", *asked, *command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+class TestInjectedErrors:
+    """System calls that fail: a write for want of room, a sync for a broken disk."""
+
+    @pytest.mark.parametrize(
+        ("error", "points", "words"),
+        [
+            ("28", ["posix/io/rw/pwrite", "posix/io/rw/pwrite64"], "disk is full"),
+            ("5", ["posix/io/sync/fsync", "posix/io/sync/fdatasync"], "disk I/O error"),
+        ],
+    )
+    def test_ledger(
+        self, injected: Callable[..., Any], error: str, points: list[str], words: str
+    ) -> None:
+        """The ledger has exactly the runs that it said it has, and takes more afterwards."""
+        done = injected(sys.executable, "-c", FAULTY, error, *points)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert sorted(found["there"]) == found["known"]
+        assert found["said"], "no fault came"
+        for said in found["said"]:
+            assert "ledger.db: " in said
+            assert words in said
+
+    def test_bundle(self, injected: Callable[..., Any], tmp_path: Path) -> None:
+        """A bundle that cannot be synced is not published, and that is told without a traceback."""
+        command = [str(Path(sys.executable).with_name("tallybook")), "report", "run"]
+        done = injected(
+            *command, "category_totals", faults="enable name=posix/io/sync/fsync,failinfo=5"
+        )
+        assert done.returncode == 1
+        assert "error: cannot write " in done.stderr
+        assert "input/output error" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert list(tmp_path.glob("runs/*/[0-9]*")) == []
+        again = injected(*command, "category_totals")
+        assert again.returncode == 0, again.stderr
+        assert len(list(tmp_path.glob("runs/*/[0-9]*/manifest.json"))) == 1
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a ledger on a server that takes few connections of ordinary users."""
+    with postgres_server(tmp_path_factory.mktemp("crowded")) as server:
+        address = fresh_schema(server)
+        plain = address.replace("postgresql://postgres@", "postgresql://anna@")
+        with psycopg.connect(address, autocommit=True) as connection:
+            schema = connection.execute("SELECT current_schema()").fetchone()
+            assert schema
+            connection.execute("CREATE ROLE anna LOGIN CONNECTION LIMIT 2")
+            connection.execute(f"GRANT ALL ON SCHEMA {schema[0]} TO anna")
+        yield plain
+
+
+class TestPostgres:
+    """A real server that has other things to do."""
+
+    def test_out_of_connections(self, crowded: str) -> None:
+        """The error says so; what was acknowledged is there when others have left."""
+        with closing(open_ledger(crowded)) as ledger:
+            known = request_run(ledger, "totals", {}, now=NOON).id
+        with ExitStack() as others:
+            for _ in range(2):
+                others.enter_context(psycopg.connect(crowded))
+            with pytest.raises(LedgerError, match="too many connections"):
+                open_ledger(crowded)
+            found = check_ledger(crowded, [], NOON)
+            assert [one.level for one in found] == [Level.WRONG]
+            assert "too many connections" in found[0].found
+        with closing(open_ledger(crowded)) as ledger:
+            assert get_run(ledger, known).state == "requested"
+            request_run(ledger, "totals", {}, now=NOON)
+
+    def test_the_server_s_clock(self, crowded: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A clock like ours is not worth a word; one that is a quarter of an hour off is."""
+        assert check_ledger(crowded, [], NOON)[0].level is Level.OK
+        assert not any("clock" in one.found for one in check_ledger(crowded, [], NOON))
+
+        class Ahead(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> datetime:
+                return datetime.now(tz) + timedelta(minutes=15)
+
+        monkeypatch.setattr(doctor, "datetime", Ahead)
+        (told,) = [one for one in check_ledger(crowded, [], NOON) if "clock" in one.found]
+        assert told.level is Level.WARNING
+        assert "15 minutes apart" in told.found

@@ -6,14 +6,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import date, timedelta
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from tallybook.errors import ValidationError
 from tallybook.params import read_parameters
 from tallybook.reports import RunResult, list_reports, run_report
+from tallybook.runs import LedgerState, Tick, claim, finish, open_ledger, record_ticks
 from tallybook.types import RunState
 
 HOSTILE = ("<script>alert(1)</script>", "</script><b>", '"><img src=x onerror=alert(1)>')
@@ -188,6 +191,67 @@ class TestRunHealth:
         result = run_report("run_health", {"runs_dir": tmp_path / "no"}, runs_dir=tmp_path)
         assert result.state is RunState.SKIPPED
         assert "no report has run yet" in (result.reason or "")
+
+
+class TestRunHealthWithLedger:
+    """The runs of a folder that has a ledger."""
+
+    def ledger(self, address: Path) -> None:
+        """Note two ticks: one ran late, one was put together with it."""
+        noon = datetime(2026, 3, 4, 12, tzinfo=UTC)
+        states = [LedgerState.COALESCED, LedgerState.REQUESTED]
+        ticks = [
+            Tick(noon + timedelta(hours=n), state, HOSTILE[1], HOSTILE[0], {})
+            for n, state in enumerate(states)
+        ]
+        late = noon + timedelta(hours=3)
+        with closing(open_ledger(address)) as ledger:
+            record_ticks(
+                ledger, HOSTILE[2], ticks, seen=None, rule="x", until=ticks[1].at, now=late
+            )
+            held = claim(ledger, "anna", now=late, lease_seconds=60)
+            assert held
+            finish(ledger, held, RunState.LOST, now=late, reason=HOSTILE[1])
+
+    def test_only_the_ledger_knows(self, tmp_path: Path) -> None:
+        """Runs that left no bundle are told: as late, as lost, as put together."""
+        folder = tmp_path / "some"
+        self.ledger(folder / "ledger.db")
+        result = run_report("run_health", {"runs_dir": folder}, runs_dir=tmp_path / "out")
+        assert result.state is RunState.OK, result.reason
+        values = result.manifest["values"]
+        assert (values["runs"], values["ledger_noted"]) == (0, 2)
+        assert (values["ledger_lost"], values["ledger_coalesced"]) == (1, 1)
+        assert table(result, "latest_runs")["late_seconds"].to_list() == [7200.0]
+        assert {chart["name"] for chart in result.manifest["charts"]} == {"fates", "lateness"}
+        check_inert(result)
+
+    def test_another_ledger(self, some_runs: Path, tmp_path: Path) -> None:
+        """One that is named counts instead; none is made where there is none."""
+        self.ledger(tmp_path / "other.db")
+        given = {"runs_dir": some_runs, "ledger": str(tmp_path / "other.db")}
+        result = run_report("run_health", given, runs_dir=tmp_path / "out")
+        assert result.manifest["values"]["ledger_noted"] == 2
+        assert result.manifest["values"]["runs"] == 3
+        assert not (some_runs / "ledger.db").exists()
+
+    def test_no_password(self, some_runs: Path, tmp_path: Path) -> None:
+        """An address with a password is refused before anything could keep it."""
+        given = {"runs_dir": some_runs, "ledger": "postgresql://anna:geheim99@127.0.0.1:1/x"}
+        with pytest.raises(ValidationError):
+            run_report("run_health", given, runs_dir=tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_password_of_the_setting(
+        self, some_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A server that is not there fails the report; nothing that it leaves has the password."""
+        monkeypatch.setenv("TALLYBOOK_LEDGER", "postgresql://anna:geheim99@127.0.0.1:1/x")
+        result = run_report("run_health", {"runs_dir": some_runs}, runs_dir=tmp_path)
+        assert result.state is RunState.CELL_FAILED
+        assert "postgresql://anna:***@127.0.0.1:1/x" in (result.reason or "")
+        for path in tmp_path.rglob("*"):
+            assert not path.is_file() or b"geheim99" not in path.read_bytes(), path
 
 
 class TestAll:

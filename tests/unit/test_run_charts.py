@@ -9,7 +9,7 @@ import pytest
 from tallybook.errors import ValidationError
 from tallybook.history import RUN, add_attempts, add_gaps
 from tallybook.look import chart_spec, chart_svg
-from tallybook.run_charts import durations, timeline
+from tallybook.run_charts import durations, fates, lateness, timeline
 
 START = datetime(2026, 3, 2, 6, tzinfo=UTC)
 Row = tuple[str, str, float, float | None]
@@ -126,3 +126,88 @@ class TestDurations:
         """Without a duration there is nothing to draw."""
         with pytest.raises(ValidationError, match="no report has run"):
             durations(runs(("a", "unreadable", 0, None)))
+
+
+def noted(*rows: tuple[str, str, float | None, int]) -> pl.DataFrame:
+    """Return what a ledger noted: report, state, seconds late, failures."""
+    names = ("report", "state", "late_seconds", "failures")
+    plain = pl.DataFrame(
+        rows,
+        schema={**dict.fromkeys(names[:2], pl.String), names[2]: pl.Float64, names[3]: int},
+        orient="row",
+    )
+    return plain.with_row_index("run").with_columns(tick=pl.lit(START), schedule=pl.lit("daily"))
+
+
+NOTES = noted(
+    ("sales", "ok", 2.0, 0),
+    ("sales", "ok", 7_200.0, 1),
+    ("sales", "expired", None, 0),
+    ("</script>", "coalesced", None, 0),
+    ("</script>", "lost", 0.2, 3),
+    ("stock", "running", -4.0, 0),
+)
+
+
+class TestLateness:
+    """How long after their tick runs started."""
+
+    def test_says(self) -> None:
+        """The latest report comes first and is named; what never started has no dot."""
+        spec = chart_spec(lateness(NOTES))
+        assert spec["title"]["text"] == ["sales came latest, by 2 h"]
+        assert rows_of(spec, "rank", "text")[0] == (1, "median 1 h, longest 2 h")
+        assert sorted(rows_of(spec, "rank", "shown")) == [(1, 2.0), (1, 7200.0), (2, 1.0), (3, 1.0)]
+        assert ">1 min<" in chart_svg(spec)
+
+    @pytest.mark.parametrize(
+        ("seconds", "words"),
+        [(59.0, "The one due run started within a minute"), (86_400.0, "by 1 day"), (1e9, "days")],
+    )
+    def test_spans(self, seconds: float, words: str) -> None:
+        """A second and thirty years fit on the axis, and nothing lies beyond it."""
+        spec = chart_spec(lateness(noted(("sales", "ok", seconds, 0))))
+        assert words in " ".join(spec["title"]["text"])
+        x = spec["layer"][-1]["encoding"]["x"]
+        assert x["scale"]["domain"][1] >= max(seconds, 60)
+
+    def test_nothing(self) -> None:
+        """Without a scheduled run that started there is nothing to draw."""
+        with pytest.raises(ValidationError, match="nothing to draw"):
+            lateness(noted(("sales", "expired", None, 0)))
+
+
+class TestFates:
+    """What became of runs."""
+
+    def test_says(self) -> None:
+        """Parts of a bar add up to its runs; failures and further tries are counted."""
+        spec = chart_spec(fates(NOTES))
+        title = " ".join(spec["title"]["text"])
+        assert (
+            title == "Of 6 runs, one ended well after another try and two failed or came too late"
+        )
+        assert sorted(rows_of(spec, "rank", "begin", "end", "tone")) == [
+            (1, 0, 1, "orange"),
+            (1, 1, 2, "grey"),
+            (2, 0, 1, "blue"),
+            (2, 1, 2, "green"),
+            (2, 2, 3, "purple"),
+            (3, 0, 1, "brown"),
+        ]
+        assert "<script" not in chart_svg(spec)
+        assert "</script" not in chart_svg(spec)
+
+    def test_all_went_well(self) -> None:
+        """Then that is the headline."""
+        fine = ("sales", "ok", 1.0, 0)
+        for rows, words in (
+            ([fine], "The one run did not fail"),
+            ([fine] * 3, "None of 3 runs failed"),
+        ):
+            assert chart_spec(fates(noted(*rows)))["title"]["text"] == [words]
+
+    def test_nothing(self) -> None:
+        """Without a run there is nothing to draw."""
+        with pytest.raises(ValidationError, match="no run is noted"):
+            fates(noted())
