@@ -133,6 +133,8 @@ class TestLedger:
             for hours, level in ((0, "ok"), (1, "ok"), (5, "warning"), (-5, "warning")):
                 now = NOON + timedelta(hours=hours, minutes=1)
                 assert levels(check_planning(ledger, [HOURLY], now)) == [level]
+            (fine,) = check_planning(ledger, [HOURLY], NOON)
+            assert fine.found == "up to date for 1 schedule"
 
 
 class TestSchedule:
@@ -255,3 +257,19 @@ class TestTogether:
         assert "worker_count" in broken.stdout
         assert "Did you mean 'log_level'?" in broken.stdout
         assert "Traceback" not in broken.output
+
+    def test_quick(self) -> None:
+        """What takes seconds is left out, and only that."""
+        every, few = ([one.check for one in examine(NOON, quick=quick)] for quick in (False, True))
+        assert [one for one in every if one not in few] == ["browser", "kernel"]
+        told = CliRunner().invoke(cli.app, ["doctor", "--quick", "--json"])
+        assert [one["check"] for one in json.loads(told.stdout)] == few
+
+    def test_colour(self) -> None:
+        """On a terminal, and only there, bad news is seen before it is read."""
+        Path("settings.ini").write_text("[tallybook]\nworker_count = many\n")
+        terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": ""}
+        told = CliRunner().invoke(cli.app, ["doctor", "--quick"], env=terminal)
+        assert "\x1b[1;31mwrong\x1b[0m" in told.stdout
+        assert "\x1b[32mok\x1b[0m" in told.stdout
+        assert "\x1b" not in CliRunner().invoke(cli.app, ["doctor", "--quick"]).stdout
