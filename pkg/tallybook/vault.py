@@ -97,6 +97,10 @@ def _hidden_settings(settings: BaseModel, above: str = "") -> Iterator[tuple[str
             yield f"{above}{name}", value.get_secret_value()
         elif isinstance(value, BaseModel):
             yield from _hidden_settings(value, f"{above}{name}.")
+        elif isinstance(value, Mapping):  # named tokens, each behind its scope
+            hidden = ((key, one) for key, one in value.items() if isinstance(one, SecretStr))
+            for key, one in hidden:
+                yield f"{above}{name}.{key}", one.get_secret_value().partition(":")[2]
 
 
 def known_secrets() -> dict[str, str]:

@@ -93,6 +93,11 @@ class TestKnown:
         """Then there is nothing to look for."""
         assert known_secrets() == {}
 
+    def test_named_tokens(self, here, monkeypatch):
+        """A token of the service is looked for without the scope in front of it."""
+        monkeypatch.setenv("TALLYBOOK_SERVICE__TOKENS__CI", "run:" + "x" * 40)
+        assert known_secrets() == {"service.tokens.ci": "x" * 40}
+
     def test_every_secret_is_there(self, here, monkeypatch):
         """Those asked for by name, the settings, the customary variables, and no other setting."""
         (here / ".env").write_text(
