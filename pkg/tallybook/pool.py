@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import socket
@@ -45,7 +46,14 @@ from tallybook.runner import (
 __all__ = ['WARM_MODULES', 'Template', 'WarmPool', 'taken', 'warm_pool']
 
 # %% ../../nbs/23_pool.ipynb #a0a5f815
-_SHARED = ("altair", "ipykernel.kernelapp", "nbclient", "papermill.execute")
+_SHARED = (
+    "altair",
+    "ipykernel.kernelapp",
+    "jupyter_client.asynchronous.client",
+    "nbclient",
+    "papermill.execute",
+    "tallybook.page",
+)
 _NO_MARK = "0" * 32
 _LARGEST = 65_536
 
@@ -56,6 +64,7 @@ def _serve_template() -> NoReturn:
     for name in _SHARED:
         import_module(name)
     del sys.modules["debugpy"]
+    gc.freeze()  # else every fork's first collection would copy all of this
     with socket.socket(fileno=os.dup(0)) as owner:
         while True:
             message, files, _, _ = socket.recv_fds(owner, _LARGEST, 4)
