@@ -918,6 +918,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'tallybook.look.light_config': ('look.html#light_config', 'tallybook/look.py'),
                                 'tallybook.look.number_format': ('look.html#number_format', 'tallybook/look.py'),
                                 'tallybook.look.plain': ('look.html#plain', 'tallybook/look.py'),
+                                'tallybook.look.prepare_drawing': ('look.html#prepare_drawing', 'tallybook/look.py'),
                                 'tallybook.look.save_chart': ('look.html#save_chart', 'tallybook/look.py'),
                                 'tallybook.look.spec_json': ('look.html#spec_json', 'tallybook/look.py'),
                                 'tallybook.look.svg_png': ('look.html#svg_png', 'tallybook/look.py'),
