@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .config import resource_path
 from .errors import ReportError
 from .execution import Outcome, Request
+from .journal import JOURNAL, read_journal
 from .key import run_key
 from .leaks import Leak, describe_leaks, find_leaks, secrets_in, withheld
 from .types import RunState
@@ -152,8 +153,6 @@ def _has_results(notebook: NotebookNode) -> bool:
 
 def _told(request: Request, outcome: Outcome, notebook: NotebookNode) -> dict[str, Any]:
     """Return the manifest, without paths of this machine. Parameters stay as they were given."""
-    from tallybook.publish import read_journal  # noqa: PLC0415
-
     known = _manifest(request, outcome, notebook, read_journal(request.work))
     manifest: dict[str, Any] = _without_places(known, _places(request))
     manifest["parameters"] = manifest["key"]["parameters"] = request.parameters
@@ -288,8 +287,6 @@ def write_bundle(
         OutputError: They cannot be written.
         ReportError: A secret is such a common word that no page can do without it.
     """
-    from tallybook.publish import JOURNAL  # noqa: PLC0415
-
     work = request.work
     manifest = _told(request, outcome, notebook)
     _tidy(notebook, outcome, place, request)

@@ -320,7 +320,7 @@ def _peak_mark(rows: pl.DataFrame, plane: Plane) -> list[alt.Chart]:
     return [dot, value.encode(text="text:N")]
 
 # %% ../../nbs/20_charts.ipynb #3e82c00d
-def _reading_layer(base: alt.Chart, facts: Mapping[str, str]) -> alt.Chart:
+def _reading_layer(base: alt.Chart, facts: Mapping[str, str], focus: alt.Parameter) -> alt.Chart:
     """Show the point nearest to the pointer, and put its line into focus."""
     near = alt.selection_point(
         name="near", fields=["rank", "when"], on="pointerover", clear="pointerout", nearest=True
@@ -330,7 +330,7 @@ def _reading_layer(base: alt.Chart, facts: Mapping[str, str]) -> alt.Chart:
     points: alt.Chart = base.transform_filter("isValid(datum.value)").mark_circle(
         size=60, aria=False, tooltip=alt.ExprRef("{" + ", ".join(told) + "}")
     )
-    return points.encode(opacity=shown).add_params(near).properties(name=READING)
+    return points.encode(opacity=shown).add_params(near, focus).properties(name=READING)
 
 
 def _focus(*params: str) -> alt.Parameter:
@@ -338,8 +338,13 @@ def _focus(*params: str) -> alt.Parameter:
     return alt.param(name="focus", expr=" || ".join([*(f"{name}.rank" for name in params), "[]"]))
 
 
-def _lines(rows: pl.DataFrame, every: Period, unit: str, measure: str) -> alt.LayerChart:
-    """Draw one line for each rank, names at the ends of those that are not grey."""
+def _lines(
+    rows: pl.DataFrame, every: Period, unit: str, measure: str, *choices: str
+) -> alt.LayerChart:
+    """Draw one line for each rank, names at the ends of those that are not grey.
+
+    `choices` are parameters of another chart that put a line into focus as well.
+    """
     ends = _ends(rows)
     plane = make_plane(rows, every, unit, ends["label"])
     base = alt.Chart(rows).encode(x=plane.x, y=plane.y, color=tone_colour())
@@ -350,7 +355,7 @@ def _lines(rows: pl.DataFrame, every: Period, unit: str, measure: str) -> alt.La
         *_line_marks(rows, base),
         *_end_labels(ends, plane),
         *_peak_mark(rows, plane),
-        _reading_layer(base, facts),
+        _reading_layer(base, facts, _focus("near", *choices)),
     ]
     return alt.LayerChart(layer=layers, height=HEIGHT)
 
@@ -486,12 +491,11 @@ def trend(
     said = title or _peak_title(rows, step, measure, write)
     note = _grey_note(len(names) - len(lit), overall.height - len(kept))
     what = f"{measure} per {STEPS[step].noun}{in_unit(unit)}{clock_note(known['period'])}"
-    lines = _lines(rows, step, unit, measure).properties(
+    return _lines(rows, step, unit, measure).properties(
         width="container",
         title=heading(said, f"{capital(what)}.{note}", source),
         description=f"Line chart of the {what}. {said}.{_travels(rows, write)}{note}",
     )
-    return lines.add_params(_focus("near"))
 
 # %% ../../nbs/20_charts.ipynb #07cc97bc
 def _check_same(totals: pl.DataFrame, by_period: pl.DataFrame) -> None:
@@ -560,13 +564,12 @@ def overview(
     what = f"{measure} by category{in_unit(unit)}.{fold_note(checked.height - len(kept))}"
     each = f"Per {STEPS[step].noun}{clock_note(known['period'])}"
     width = WIDTH - 2 * MARGIN
-    both = alt.vconcat(
+    return alt.vconcat(
         draw_bars(bars, unit, mark_facts(bars, measure), *_choices()).properties(width=width),
-        _lines(lines, step, unit, measure).properties(
+        _lines(lines, step, unit, measure, "hover", "pick").properties(
             width=width, title=alt.TitleParams(text=each, fontSize=14, offset=8)
         ),
         spacing=30,
         title=heading(said, capital(what), source),
         description=f"Bars, and lines over time, of the {what} {listed(bars['said'])}.",
     )
-    return both.add_params(_focus("near", "hover", "pick"))

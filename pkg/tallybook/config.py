@@ -10,9 +10,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from configparser import ConfigParser
 from configparser import Error as IniError
+from contextlib import suppress
 from difflib import get_close_matches
 from email.errors import HeaderParseError
 from email.headerregistry import Address
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, get_args, overload
 from urllib.parse import urlsplit
@@ -501,13 +503,10 @@ class AppConfig(BaseSettings):
         Raises:
             ConfigError: Names every wrong setting, where it came from, and what is allowed.
         """
-        wrong = _misspelled_variables(cls)
-        try:
-            config = cls()
-        except ValidationError as error:
-            raise _all_at_once([*wrong, *_explain(cls, error)]) from error
-        if wrong:
-            raise _all_at_once(wrong)
+        folder = settings_folder()
+        files = (_ini_file(folder), folder / ".env")
+        given = *map(_content, files), frozenset(os.environ.items())
+        config: Self = _checked(cls, folder, given)
         return config
 
     @property
@@ -566,11 +565,35 @@ class _Layer(NamedTuple):
         return f"{_ini_line(where)}, {self.place}"
 
 
+def _ini_file(folder: Path) -> Path:
+    own = folder / "settings.ini"
+    return own if own.exists() else _resource_root() / "settings.ini"
+
+
+def _content(path: Path) -> object:
+    """What a file holds, or None; what is not a regular file is never twice the same."""
+    if path.is_file():
+        with suppress(OSError):
+            return path.read_bytes()
+    return object() if path.exists() else None
+
+
+@lru_cache(maxsize=4)
+def _checked(settings: type[AppConfig], _folder: Path, _given: tuple[object, ...]) -> Any:  # noqa: ANN401
+    """Read and check the settings, unless folder, files and environment are as they were."""
+    wrong = _misspelled_variables(settings)
+    try:
+        config = settings()
+    except ValidationError as error:
+        raise _all_at_once([*wrong, *_explain(settings, error)]) from error
+    if wrong:
+        raise _all_at_once(wrong)
+    return config
+
+
 def _layers(settings: type[BaseSettings]) -> list[_Layer]:
     folder = settings_folder()
-    ini, dotenv = folder / "settings.ini", folder / ".env"
-    if not ini.exists():
-        ini = _resource_root() / "settings.ini"
+    ini, dotenv = _ini_file(folder), folder / ".env"
     sections = read_settings(ini)
     _refuse_secrets(ini, sections)
     values = _ini_values(sections)

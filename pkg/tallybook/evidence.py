@@ -16,8 +16,8 @@ from html import unescape
 from pathlib import Path
 from typing import Any, Final
 
+from .digests import sha256_file
 from .errors import SourceError
-from .files import sha256_file
 
 # %% auto #0
 __all__ = ['FORMAT_VERSION', 'Part', 'seal', 'FileState', 'Finding', 'is_intact', 'check_text', 'manifest_inside',

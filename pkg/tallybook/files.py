@@ -10,13 +10,13 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
-
-import polars as pl
-import polars.selectors as cs
+from typing import TYPE_CHECKING, Final
 
 from .digests import sha256_file
 from .errors import OutputError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _all_ = ["sha256_file"]
 
@@ -99,6 +99,7 @@ def escape_formulae(text: pl.Expr) -> pl.Expr:
         text: String columns.
 
     Examples:
+        >>> import polars as pl
         >>> pl.select(escape_formulae(pl.lit("=1+1"))).item()
         "'=1+1"
     """
@@ -109,6 +110,7 @@ def unescape_formulae(text: pl.Expr) -> pl.Expr:
     """Take the apostrophe away again: the inverse of `escape_formulae`.
 
     Examples:
+        >>> import polars as pl
         >>> pl.select(unescape_formulae(pl.lit("'=1+1"))).item()
         '=1+1'
     """
@@ -142,6 +144,8 @@ def write_frame(frame: pl.LazyFrame, path: Path) -> None:
         if path.suffix.lower() == ".parquet":
             frame.sink_parquet(beside)
         elif path.suffix.lower() == ".csv":
+            import polars.selectors as cs  # noqa: PLC0415
+
             frame.with_columns(escape_formulae(cs.string()), _written_out()).sink_csv(beside)
         else:
             frame.with_columns(_written_out()).collect().write_json(beside)
@@ -149,5 +153,8 @@ def write_frame(frame: pl.LazyFrame, path: Path) -> None:
 
 def _written_out() -> pl.Expr:
     """Return the decimal columns as the shortest text that is exact."""
+    import polars as pl  # noqa: PLC0415
+    import polars.selectors as cs  # noqa: PLC0415
+
     text = cs.decimal().cast(pl.String).str.replace(r"(\.[0-9]*?)0+$", "$1")
     return text.str.strip_suffix(".")

@@ -260,7 +260,7 @@ def run_key(
         before: `parameters`, `modules`, `environment`, `inputs` and `days`, as far as they were
             known before the run.
         notebook: The notebook as it was executed.
-        notes: What the notebook has noted, as `tallybook.publish.read_journal` returns it.
+        notes: What the notebook has noted, as `tallybook.journal.read_journal` returns it.
         today: The day that `today` meant, as ISO text.
 
     Returns:

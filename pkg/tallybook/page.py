@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['content_security_policy', 'script_json', 'vega_bundle', 'Heading', 'prose', 'sections', 'opening', 'Piece',
            'data_uri', 'chart_piece', 'piece', 'Code', 'Block', 'coloured', 'blocks', 'when', 'whole', 'size',
-           'duration', 'said', 'templates', 'assemble', 'Fault', 'fault', 'rescue', 'render_page']
+           'duration', 'said', 'templates', 'assemble', 'Fault', 'fault', 'rescue', 'render_page', 'prepare_pages']
 
 # %% ../../nbs/22_page.ipynb #5eb0e352
 import base64
@@ -598,3 +598,12 @@ def render_page(
         rescued=rescued,
     )
     return seal(page)
+
+# %% ../../nbs/22_page.ipynb #82227e06
+def prepare_pages() -> None:
+    """Compile and read what every page needs, so that the first one is made as quickly as others."""
+    for name in ("base.html.j2", "pieces.html.j2", "report.html.j2"):
+        _templates().get_template(name)
+    prose("[a](b)")
+    coloured("1 < x")
+    vega_bundle()

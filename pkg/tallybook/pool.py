@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import socket
@@ -45,17 +46,41 @@ from tallybook.runner import (
 __all__ = ['WARM_MODULES', 'Template', 'WarmPool', 'taken', 'warm_pool']
 
 # %% ../../nbs/23_pool.ipynb #a0a5f815
-_SHARED = ("altair", "ipykernel.kernelapp", "nbclient", "papermill.execute")
+_SHARED = (
+    "IPython.core.debugger",
+    "altair",
+    "ipykernel.debugger",
+    "ipykernel.kernelapp",
+    "jupyter_client.asynchronous.client",
+    "nbclient",
+    "papermill.execute",
+    "tallybook.page",
+    "tornado.platform.asyncio",
+)
 _NO_MARK = "0" * 32
 _LARGEST = 65_536
 
 
-def _serve_template() -> NoReturn:
-    """Fork runners as standard input asks (called in a process of its own)."""
+def _rehearse() -> None:
+    """Import what every run needs, and do once what each does first: schemas are compiled then."""
     sys.modules["debugpy"] = None  # type: ignore[assignment] # it starts threads
     for name in _SHARED:
         import_module(name)
+    import altair as alt  # noqa: PLC0415 - after debugpy was kept out
+    import nbformat  # noqa: PLC0415
+
+    from tallybook.page import prepare_pages  # noqa: PLC0415
+
     del sys.modules["debugpy"]
+    nbformat.validate({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    alt.Chart(alt.InlineData(values=[{"a": 1}])).mark_bar().encode(x="a:Q").to_dict()
+    prepare_pages()
+    gc.freeze()  # else every fork's first collection would copy all of this
+
+
+def _serve_template() -> NoReturn:
+    """Fork runners as standard input asks (called in a process of its own)."""
+    _rehearse()
     with socket.socket(fileno=os.dup(0)) as owner:
         while True:
             message, files, _, _ = socket.recv_fds(owner, _LARGEST, 4)

@@ -32,6 +32,7 @@ from tallybook.errors import (
     did_you_mean,
 )
 from .files import sha256_file, writing
+from .journal import START_DIR, TODAY, add_note, read_journal, run_folder
 from .params import resolve_date
 from .quality import date_rejects, short_names
 from .schema import RecordSchema
@@ -42,44 +43,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 # %% auto #0
-__all__ = ['RUN_DIR', 'START_DIR', 'TODAY', 'JOURNAL', 'run_folder', 'read_journal', 'record', 'gate', 'SkippedError', 'skip',
-           'load', 'load_with_rejects', 'table_html', 'publish']
-
-# %% ../../nbs/22_publish.ipynb #b68caea1
-RUN_DIR = "TALLYBOOK_RUN_DIR"
-START_DIR = "TALLYBOOK_RUN_START_DIR"
-TODAY = "TALLYBOOK_RUN_TODAY"
-JOURNAL = "journal.jsonl"
-
-
-def run_folder() -> Path | None:
-    """Return the work folder of the run that this notebook is part of, or None by hand."""
-    named = os.environ.get(RUN_DIR)
-    return Path(named) if named else None
-
-
-def read_journal(folder: Path) -> list[dict[str, Any]]:
-    """Return what a run has noted so far; a last line that was cut off is left out.
-
-    Args:
-        folder: The run's work folder.
-
-    Returns:
-        One dictionary for each note, in order; `kind` says what it is.
-    """
-    path = folder / JOURNAL
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
-def _note(kind: str, **facts: object) -> None:
-    """Add a line to the run's journal; by hand do nothing."""
-    folder = run_folder()
-    if folder is None:
-        return
-    path = folder / JOURNAL
-    with writing(path), path.open("a", encoding="utf-8") as journal:
-        journal.write(json.dumps({"kind": kind, **facts}) + "\n")
+__all__ = ['record', 'gate', 'SkippedError', 'skip', 'load', 'load_with_rejects', 'table_html', 'publish']
 
 # %% ../../nbs/22_publish.ipynb #117778b4
 def _show(text: str, forms: Mapping[str, object] | None = None) -> None:
@@ -160,7 +124,7 @@ def record(name: str, value: object) -> None:
     """
     _check_name(name, ["value"])
     plain = _plain(value)
-    _note("value", name=name, value=plain)
+    add_note("value", name=name, value=plain)
     _show(f"{name} = {plain if isinstance(plain, str) else json.dumps(plain)}")
 
 # %% ../../nbs/22_publish.ipynb #9e603a48
@@ -185,7 +149,7 @@ def gate(condition: bool, message: str) -> None:
             passed = condition.item()
     if not isinstance(passed, bool):
         raise ValidationError(f"the gate {message!r} needs True or False, not {condition!r}")
-    _note("gate", message=message, passed=passed)
+    add_note("gate", message=message, passed=passed)
     if not passed:
         raise GateError(f"check failed: {message}", context={"gate": message})
     _show(f"Check passed: {message}")
@@ -210,7 +174,7 @@ def skip(reason: str) -> NoReturn:
     Raises:
         SkippedError: Always.
     """
-    _note("skip", reason=reason)
+    add_note("skip", reason=reason)
     raise SkippedError(reason)
 
 # %% ../../nbs/22_publish.ipynb #cc769cd4
@@ -238,7 +202,7 @@ def _bound(day: date | str | None) -> date | None:
     except ValueError as error:
         raise ValidationError(str(error)) from None
     if meant.isoformat() != day.strip():
-        _note("day", where="load", expression=day.strip(), day=meant.isoformat())
+        add_note("day", where="load", expression=day.strip(), day=meant.isoformat())
     return meant
 
 # %% ../../nbs/22_publish.ipynb #a61ee370
@@ -273,11 +237,11 @@ def _tell(source: str, tallied: Tallied, identity: Mapping[str, Any]) -> None:
     """Note what was read, and say what became of it."""
     given = pl.lit(source)
     for account in tallied.accounts.with_columns(source=given).to_dicts():
-        _note("input", **account, **identity)
+        add_note("input", **account, **identity)
         said = _sentence(account)
         _show(said, {"text/html": f'<p class="account">{escape(said)}</p>'})
     for reason in tallied.reasons.with_columns(first_source=given).to_dicts():
-        _note("reason", **reason)
+        add_note("reason", **reason)
 
 
 def load(
@@ -507,7 +471,7 @@ def _publish_chart(chart: alt.TopLevelMixin, name: str, title: str, description:
     if folder:
         suffixes = {"spec": "vl.json", "svg": "svg", "png": "png"}
         files = {kind: f"charts/{name}.{suffix}" for kind, suffix in suffixes.items()}
-        _note(
+        add_note(
             "chart",
             name=name,
             title=headline,
@@ -529,7 +493,7 @@ def _publish_table(
         with writing(path):
             path.parent.mkdir(exist_ok=True)
             table.write_parquet(path)
-        _note(
+        add_note(
             "table",
             name=name,
             title=headline,

@@ -26,13 +26,14 @@ from typing import IO, Any, NoReturn
 from .bundle import appear, write_bundle
 from .errors import OutputError, ProcessingError
 from .execution import Execution, Outcome, Request, execute, judge_run, read_notebook
+from .journal import RUN_DIR, START_DIR, TODAY, read_journal
 from .kernel import Kernel, log_to, own_python, settle, start_kernel
 from .log import get_logger
 from .types import RunState
 
 # %% auto #0
-__all__ = ['RUN_DIR', 'START_DIR', 'TODAY', 'MARK', 'Event', 'Start', 'serve_run', 'environment_of', 'new_mark',
-           'remove_abandoned', 'Runner', 'hear', 'start_runner', 'send', 'end_runner', 'clear_place', 'ordered']
+__all__ = ['MARK', 'Event', 'Start', 'serve_run', 'environment_of', 'new_mark', 'remove_abandoned', 'Runner', 'hear',
+           'start_runner', 'send', 'end_runner', 'clear_place', 'ordered']
 
 # %% ../../nbs/23_runner.ipynb #8df08861
 def _obey(request: Request, execution: Execution, publishing: Lock) -> None:
@@ -53,8 +54,6 @@ def _vanish(kernel: Kernel, place: Path) -> NoReturn:
 
 def _conduct(request: Request, execution: Execution) -> Outcome:
     """Execute, judge and write everything that is going to be the run's folder."""
-    from tallybook.publish import read_journal  # noqa: PLC0415
-
     error = execute(request, execution)
     outcome = judge_run(request, execution, error, read_journal(request.work))
     execution.kernel.end()
@@ -142,9 +141,6 @@ def _serve_alone() -> NoReturn:
     serve_run(sys.argv[1:])
 
 # %% ../../nbs/23_runner.ipynb #0b608a36
-RUN_DIR = "TALLYBOOK_RUN_DIR"
-START_DIR = "TALLYBOOK_RUN_START_DIR"
-TODAY = "TALLYBOOK_RUN_TODAY"
 MARK = "TALLYBOOK_RUN_MARK"
 _SETTINGS_DIR = "TALLYBOOK_SETTINGS_DIR"
 

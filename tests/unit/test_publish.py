@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from tallybook import publish as module
 from tallybook.errors import GateError, OutputError, SourceError, ValidationError
 from tallybook.files import sha256_file
+from tallybook.journal import read_journal
 from tallybook.publish import (
     SkippedError,
     gate,
     load,
     load_with_rejects,
     publish,
-    read_journal,
     record,
     skip,
     table_html,
