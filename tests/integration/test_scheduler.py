@@ -38,14 +38,11 @@ SIGNALS = [signal.SIGTERM, signal.SIGKILL]
 Count = Callable[[str, object], None]
 
 
-def at_work(there: Place) -> Scheduler:
-    """Return the scheduler that nobody has struck yet, or start one; let it have enough to do."""
+def busy(there: Place) -> Scheduler:
+    """Return a scheduler at work that has enough to do."""
     while len(there.unfinished()) < 2:
         there.add()
-    running = there.schedulers and there.schedulers[-1]
-    if running and running.process.poll() is None and not running.says("are being finished"):
-        return running
-    return there.start()
+    return there.at_work()
 
 
 def coming(there: Place, point: str) -> Callable[[], bool]:
@@ -63,7 +60,7 @@ def reach(there: Place, running: Scheduler, point: str) -> None:
 def finish(there: Place) -> None:
     """Let a process do the rest, what a dead one has held included, and check all of it."""
     if there.unfinished():
-        at_work(there)
+        there.at_work()
     there.until(there.is_done)
     there.stop()
     there.check()
@@ -80,7 +77,7 @@ class TestKilled:
                 ("sockets", "scheduler", signal.SIGKILL),
                 ("manifest", "everything", signal.SIGTERM),
             ]:
-                running = at_work(there)
+                running = busy(there)
                 reach(there, running, point)
                 there.strike(running, target, number)
             finish(there)
@@ -95,7 +92,7 @@ class TestKilled:
         with place(tmp_path, fresh_file(tmp_path), days=2) as there:
             for seed in range(5):
                 target = random.Random(f"{point} {number} {seed}").choice(TARGETS)  # noqa: S311
-                running = at_work(there)
+                running = busy(there)
                 reach(there, running, point)
                 there.strike(running, target, number)
             finish(there)
@@ -111,7 +108,7 @@ class TestKilled:
         with place(tmp_path, fresh_file(tmp_path), days=2) as there:
             while met < 10:
                 known = len(there.schedulers)
-                running = at_work(there)
+                running = busy(there)
                 span = seconds if len(there.schedulers) > known else seconds / 4
                 moment = there.now.timestamp() + chance.uniform(0, span)
                 there.until(lambda end=moment: there.now.timestamp() > end, pause=0.01)

@@ -100,6 +100,7 @@ class Place:
     lease: float
     days: int
     schedulers: list[Scheduler] = field(default_factory=list)
+    struck: list[Scheduler] = field(default_factory=list)
 
     @property
     def now(self) -> datetime:
@@ -122,6 +123,11 @@ class Place:
             )
         self.schedulers.append(Scheduler(process, log))
         return self.schedulers[-1]
+
+    def at_work(self) -> Scheduler:
+        """Return a scheduler that nobody has struck, a new one if there is none."""
+        whole = [one for one in self.schedulers if one not in self.struck]
+        return whole[-1] if whole else self.start()
 
     def add(self, report: str = "tiny", count: int = 1) -> Run:
         """Let earlier days come due; return the run of the last one."""
@@ -177,6 +183,8 @@ class Place:
 
     def strike(self, struck: Scheduler, target: str, number: signal.Signals) -> int:
         """Send a signal to one part of what works; return how many processes it has met."""
+        if target in ("scheduler", "everything"):
+            self.struck.append(struck)
         roles = by_role(self.folder, struck.process.pid)
         named = {"scheduler": roles["caller"], "everything": roles["all"]}
         met = 0
