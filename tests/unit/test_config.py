@@ -126,6 +126,19 @@ class TestDefaults:
 class TestLayers:
     """settings.ini < .env < environment."""
 
+    def test_a_change_counts_at_once(self, here, monkeypatch):
+        """Settings that were read before are read again when any of their places has changed."""
+        assert AppConfig.load() is AppConfig.load()
+        (here / "settings.ini").write_text("[tallybook]\nworker_count = 5\n")
+        assert AppConfig.load().worker_count == 5
+        (here / ".env").write_text("TALLYBOOK_WORKER_COUNT=6\n")
+        assert AppConfig.load().worker_count == 6
+        monkeypatch.setenv("TALLYBOOK_WORKER_COUNT", "7")
+        assert AppConfig.load().worker_count == 7
+        monkeypatch.delenv("TALLYBOOK_WORKER_COUNT")
+        (here / ".env").unlink()
+        assert AppConfig.load().worker_count == 5
+
     def test_order(self, here, monkeypatch):
         """The later counts, setting by setting."""
         names = ["app_name", "log_level", "worker_count"]
