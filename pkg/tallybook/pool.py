@@ -88,7 +88,8 @@ def _serve_template() -> NoReturn:
                 os._exit(0)
             order = json.loads(message)
             answer = _fork_runner(order, files) if files else os.waitpid(order["reap"], 0)[0]
-            owner.sendall(json.dumps(answer).encode())
+            with suppress(ConnectionError):  # the owner was killed: there is no more to read
+                owner.sendall(json.dumps(answer).encode())
 
 
 def _fork_runner(order: Mapping[str, Any], files: Sequence[int]) -> int:

@@ -1,7 +1,9 @@
 """Warm kernels: fresh for every run, gone with their owner."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from tallybook.errors import OutputError, ValidationError
-from tallybook.pool import WarmPool, taken, warm_pool
+from tallybook.pool import WarmPool, _start_template, taken, warm_pool
 from tallybook.reports import RunResult, run_report
 from tallybook.runner import Runner, clear_place, end_runner
 from tallybook.types import RunState
@@ -280,6 +282,21 @@ class TestTemplate:
         """What it imports starts none."""
         assert pool._template is not None
         assert psutil.Process(pool._template.process.pid).num_threads() == 1
+
+    def test_loses_its_owner(self, tmp_path: Path) -> None:
+        """Whoever gave the order is killed before the answer: it ends, and has no more to say."""
+        (tmp_path / "place" / "scratch" / "cwd").mkdir(parents=True)
+        order = {
+            "cwd": str(tmp_path / "place" / "scratch" / "cwd"),
+            "mark": "0" * 32,
+            "modules": [],
+        }
+        template = _start_template(tmp_path)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        socket.send_fds(template.line, [json.dumps(order).encode()], [nothing] * 4)
+        template.line.close()
+        os.close(nothing)
+        assert template.process.wait(60) == 0
 
 
 class TestAsking:
