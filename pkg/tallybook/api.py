@@ -22,7 +22,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
 
 import tallybook
-from . import pages, runs_api, status_api, tally_api
+from . import pages, people_api, runs_api, status_api, tally_api
 from .access import CSRF_HEADER, SESSION_COOKIE, Keyring, Runner
 from .asking import Moment
 from .config import AppConfig
@@ -279,8 +279,9 @@ def create_app(
     app.state.desk, app.state.load = desk, load
     report_problems(app)
     app.state.error_page = pages.error_page
-    for part in (router, tally_api.router, runs_api.router, status_api.router, pages.router):
-        app.include_router(part)
+    app.include_router(router)
+    for part in (tally_api, runs_api, people_api, status_api, pages):
+        app.include_router(part.router)
     app.openapi = lambda: describe_service(app)  # type: ignore[method-assign]
     known = LOOPBACK_NAMES | configured.service.hosts if names is None else names
     app.add_middleware(guarded, desk=desk, load=load, names=known)

@@ -242,6 +242,11 @@ def test_command(who: Word) -> None:
     say(f"the server answered: {answer}")
 
 # %% ../../nbs/30_people_cli.ipynb #39076626
+def _counted(number: int, noun: str) -> str:
+    """Say how many there are of something."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 @notify_app.command("deliver")
 @reported
 def deliver_command(as_json: AsJson = False, verbose: Verbose = False) -> None:
@@ -261,7 +266,7 @@ def deliver_command(as_json: AsJson = False, verbose: Verbose = False) -> None:
         _say_json(asdict(done))
         return
     say(
-        f"{done.announced} ended runs looked at; {done.sent} messages sent, "
+        f"{_counted(done.announced, 'ended run')} looked at; {_counted(done.sent, 'message')} sent, "
         f"{done.later} to be tried again, {done.failed} given up"
     )
 

@@ -58,7 +58,7 @@ def every_route(routes):
 
 def address(path: str) -> str:
     """An address for a pattern."""
-    for name in ("run_id", "name", "table", "file"):
+    for name in ("run_id", "subscriber_id", "name", "table", "file"):
         path = path.replace(f"{{{name}}}", "1")
     return path
 
