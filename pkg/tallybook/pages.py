@@ -65,7 +65,12 @@ from tallybook.showing import (
     upcoming,
     view_of,
 )
-from .subscribers import add_subscriber, list_subscribers, remove_subscriber
+from tallybook.subscribers import (
+    add_subscriber,
+    list_subscribers,
+    remove_subscriber,
+    unsubscribe,
+)
 from .verify import Verdict as Outcome
 from .verify import verdict_lines, verify_run
 from tallybook.views import (
@@ -78,6 +83,7 @@ from tallybook.views import (
     error_page as problem_page,
     event_word,
     gallery_page,
+    leaving_page,
     report_page,
     returning_page,
     run_page,
@@ -92,7 +98,7 @@ from .views import Problem as ShownProblem
 # %% auto #0
 __all__ = ['router', 'SentForm', 'visitor_of', 'asset', 'onward', 'sign_in', 'open_session', 'close_session', 'error_page',
            'front', 'report', 'start', 'history', 'one_run', 'stop_run', 'run_again', 'verify', 'comparison',
-           'schedule', 'subscriber_fields', 'subscribers', 'subscribe', 'remove']
+           'schedule', 'subscriber_fields', 'subscribers', 'subscribe', 'remove', 'ask_leaving', 'leave']
 
 # %% ../../nbs/28_pages.ipynb #d6ad4289
 _POLICY: Final = (
@@ -596,3 +602,26 @@ def remove(number: int, desk: AtDesk) -> Response:
     with suppress(ValidationError):
         remove_subscriber(desk.ledger, number, now=datetime.now(UTC))
     return _go("/pages/subscribers?done=removed")
+
+# %% ../../nbs/28_pages.ipynb #1eave002
+@router.get("/unsubscribe/{token}")
+def ask_leaving(request: Request) -> Response:
+    """Ask the receiver of a message whether to send no more."""
+    return _unlinked(_page(leaving_page(_frame(request))))
+
+
+@router.post("/unsubscribe/{token}")
+def leave(request: Request, token: str, desk: AtDesk) -> Response:
+    """Send no more to the receiver of a message."""
+    try:
+        gone = unsubscribe(desk.ledger, token, now=datetime.now(UTC))
+    except ValidationError as error:
+        _slow_down(request)
+        raise RefusedError(404, str(error)) from error
+    return _unlinked(_page(leaving_page(_frame(request), left=gone.name)))
+
+
+def _unlinked(page: Response) -> Response:
+    """Keep the address of a page, which is a token, to itself."""
+    page.headers["Referrer-Policy"] = "no-referrer"
+    return page

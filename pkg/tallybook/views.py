@@ -25,7 +25,7 @@ from .schedule import Section
 __all__ = ['STATIC', 'GROUPS', 'clock', 'local_clock', 'ago', 'took', 'asked_by', 'capital', 'stop', 'event_word', 'Visitor',
            'Frame', 'sign_in_page', 'returning_page', 'Problem', 'error_page', 'Picture', 'NextTick', 'Card',
            'gallery_page', 'report_page', 'Group', 'Asked', 'runs_page', 'Download', 'Verdict', 'RunView', 'run_page',
-           'Plan', 'schedule_page', 'Person', 'subscribers_page']
+           'Plan', 'schedule_page', 'Person', 'subscribers_page', 'leaving_page']
 
 # %% ../../nbs/25_views.ipynb #a5f4d531
 def clock(at: datetime) -> str:
@@ -541,3 +541,13 @@ def subscribers_page(
         titles=titles,
         problem=problem,
     )
+
+
+def leaving_page(frame: Frame, *, left: str = "") -> str:
+    """Return the page behind the link in a message: the question, or that no more is sent.
+
+    Args:
+        frame: Nobody has to be signed in.
+        left: Who has just left; without it the page asks.
+    """
+    return _render("leaving.html.j2", frame, left=left)

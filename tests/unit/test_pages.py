@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 
 from tallybook.access import Scope, make_key
 from tallybook.api import create_app
-from tallybook.config import AppConfig
+from tallybook.config import AppConfig, NotifyConfig, SmtpConfig
+from tallybook.mail import compose
+from tallybook.notice import notice_of
+from tallybook.outbox import announce, claim_deliveries
 from tallybook.pages import onward, router
 from tallybook.runs import Ledger, LedgerState, Run, claim, finish, list_runs, request_run
-from tallybook.subscribers import list_subscribers
+from tallybook.subscribers import add_subscriber, list_subscribers
 from tallybook.types import RunState
 
 TOKENS = {scope: f"{scope}-token-of-at-least-32-letters-{scope}" for scope in Scope}
@@ -141,7 +144,7 @@ class TestWhoMay:
     def test_every_page(self, app: Any, enter: Enter) -> None:
         """No page is shown, and nothing is changed, without a session; the sign-in page apart."""
         client = enter(None)
-        open_to_all = {"/sign-in", "/static/{name}"}
+        open_to_all = {"/sign-in", "/static/{name}", "/unsubscribe/{token}"}
         for route in router.routes:
             path = getattr(route, "path", "")
             for method in getattr(route, "methods", ()) if path not in open_to_all else ():
@@ -297,6 +300,59 @@ class TestBundle:
         page = client.get("/pages/runs/1").text
         assert "<dd>small</dd>" in page
         assert str(tmp_path) not in page
+
+
+class TestLeaving:
+    """The link in a message, for whoever reads it."""
+
+    @pytest.fixture
+    def link(self, app: Any, enter: Enter, ledger: Ledger) -> str:
+        """The link out of a real message, without the service's own address."""
+        settings = AppConfig(
+            notify=NotifyConfig(public_url="https://reports.example.com"),
+            smtp=SmtpConfig(host="mail.example.com", sender="reports@example.com"),
+        )
+        moment = datetime.now(UTC)
+        add_subscriber(ledger, "ada@example.org", now=moment, name="Ada")
+        request_run(ledger, REPORT, {}, now=moment)
+        run = claim(ledger, "anna", now=moment, lease_seconds=60)
+        assert run is not None
+        finish(ledger, run, RunState.CELL_FAILED, now=moment + timedelta(seconds=1))
+        later = moment + timedelta(seconds=2)
+        assert announce(ledger, now=later) == 1
+        [claimed] = claim_deliveries(ledger, now=later, lease_seconds=60, limit=5, due_by=later)
+        notice = notice_of(claimed.run, claimed.delivery.event, settings)
+        message = compose(
+            notice, claimed.subscriber, settings, token=claimed.token, key="k", now=later
+        )
+        return (
+            str(message["List-Unsubscribe"]).strip("<>").removeprefix("https://reports.example.com")
+        )
+
+    def test_asks_first(self, enter: Enter, ledger: Ledger, link: str) -> None:
+        """Following the link changes nothing, as programs that scan mail follow it, too."""
+        answer = enter(None).get(link)
+        assert answer.status_code == 200
+        assert "Send me no more" in answer.text
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert len(list_subscribers(ledger)) == 1
+
+    def test_one_click(self, enter: Enter, ledger: Ledger, link: str, caplog: Any) -> None:
+        """What a mail program posts by itself is enough, also twice; the token is in no log."""
+        client = enter(None)
+        for _ in range(2):
+            answer = client.post(link, data={"List-Unsubscribe": "One-Click"})
+            assert answer.status_code == 200
+            assert "Nothing more is sent to Ada " in answer.text
+        assert list_subscribers(ledger) == []
+        assert link.rpartition("/")[2] not in caplog.text
+
+    def test_unknown(self, enter: Enter) -> None:
+        """A link that is none is not found, and cannot be guessed for long."""
+        client = enter(None)
+        answers = [client.post(f"/unsubscribe/{number}").status_code for number in range(12)]
+        assert answers[0] == 404
+        assert answers[-1] == 429
 
 
 class TestSubscribers:
