@@ -1543,6 +1543,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'tallybook.problems.RefusedError': ('problems.html#refusederror', 'tallybook/problems.py'),
                                     'tallybook.problems.RefusedError.__init__': ( 'problems.html#refusederror.__init__',
                                                                                   'tallybook/problems.py'),
+                                    'tallybook.problems._allowed': ('problems.html#_allowed', 'tallybook/problems.py'),
                                     'tallybook.problems._fields_of': ('problems.html#_fields_of', 'tallybook/problems.py'),
                                     'tallybook.problems._of_http': ('problems.html#_of_http', 'tallybook/problems.py'),
                                     'tallybook.problems._of_ours': ('problems.html#_of_ours', 'tallybook/problems.py'),

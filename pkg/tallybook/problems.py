@@ -212,7 +212,17 @@ async def _of_http(request: Request, error: Exception) -> Response:
         detail=_DETAILS.get(error.status_code, error.detail),
         request_id=request_id_of(request.scope),
     )
-    return answer(request.scope, problem, error.headers)
+    wrong_method = error.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+    return answer(request.scope, problem, _allowed(request) if wrong_method else error.headers)
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    """Return the header with every method that an address takes; a route knows only its own."""
+    spec = request.app.openapi()["paths"]
+    route = request.scope.get("route")
+    path = getattr(route, "path", "")
+    methods = {name.upper() for name in spec.get(path, ())} | set(getattr(route, "methods", ()))
+    return {"Allow": ", ".join(sorted(methods))} if methods else {}
 
 
 _DETAILS: Final = {
