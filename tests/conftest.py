@@ -13,11 +13,15 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, is_hypothesis_test, settings
 from playwright.sync_api import Browser, sync_playwright
+from tests.support.ledgers import BACKENDS, fresh_file, fresh_schema, postgres_server
+
+from tallybook.runs import Ledger, open_ledger
 
 ROOT = Path(__file__).parents[1]
 SOAK_FACTOR = 20
@@ -128,3 +132,32 @@ def browser(chromium: Path) -> Iterator[Browser]:
         opened = playwright.chromium.launch(executable_path=chromium, args=BROWSER_OPTIONS)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A PostgreSQL server, on which every test has a schema of its own."""
+    with postgres_server(tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(params=BACKENDS)
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a ledger can be made."""
+    if request.param == "sqlite":
+        return fresh_file(tmp_path)
+    return fresh_schema(request.getfixturevalue("server"))
+
+
+@pytest.fixture
+def ledger(address: str) -> Iterator[Ledger]:
+    """A ledger without runs."""
+    with closing(open_ledger(address)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def file_ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A ledger without runs, in a file."""
+    with closing(open_ledger(fresh_file(tmp_path))) as opened:
+        yield opened

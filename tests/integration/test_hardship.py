@@ -139,8 +139,10 @@ def injected(tmp_path: Path) -> Callable[..., Any]:
 
     def run(*command: str, faults: str | None = None) -> subprocess.CompletedProcess[str]:
         asked = ["-c", faults] if faults else []
+        # No pipe to control it by: the thread that reads one would read what our pipes carry
+        # as soon as a process arranges its open files anew.
         return subprocess.run(
-            [fiu, "-x", *asked, *command],
+            [fiu, "-x", "-f", "", *asked, *command],
             cwd=tmp_path,
             capture_output=True,
             text=True,

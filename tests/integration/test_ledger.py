@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy.exc import IntegrityError
-from tests.support.ledgers import BACKENDS, fresh_file, fresh_schema, postgres_server
+from tests.support.ledgers import fresh_schema
 
 from tallybook.runs import (
     LedgerState,
@@ -87,21 +87,6 @@ for hour in range(201):
     for run in plan_into(ledger, [hourly], now=noon + timedelta(hours=hour)):
         say(run.id, run.tick.isoformat())
 """
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A PostgreSQL server."""
-    with postgres_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(params=BACKENDS)
-def address(request, tmp_path):
-    """Where a ledger can be made."""
-    if request.param == "sqlite":
-        return fresh_file(tmp_path)
-    return fresh_schema(request.getfixturevalue("server"))
 
 
 @contextmanager

@@ -8,12 +8,11 @@ import logging
 import signal
 import subprocess
 import sys
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import web
-from tests.support.ledgers import BACKENDS, fresh_file, fresh_schema, postgres_server
 from tests.support.mail_server import HANG, certificate, mail_server
 
 from tallybook import mail
@@ -21,7 +20,7 @@ from tallybook.config import AppConfig, NotifyConfig, SmtpConfig
 from tallybook.notify import Round, deliver_due
 from tallybook.outbox import DeliveryState, announce, list_deliveries, requeue
 from tallybook.paging import background_loop
-from tallybook.runs import claim, finish, get_run, open_ledger, request_run
+from tallybook.runs import claim, finish, get_run, request_run
 from tallybook.subscribers import add_subscriber, list_subscribers, unsubscribe
 from tallybook.types import RunState
 
@@ -32,35 +31,6 @@ SECRET = "whsec_" + base64.b64encode(b"thirty-two bytes, no more, no less").deco
 def after(**spans):
     """A moment after noon."""
     return NOON + timedelta(**spans)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A PostgreSQL server."""
-    with postgres_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(params=BACKENDS)
-def address(request, tmp_path):
-    """Where a ledger can be made."""
-    if request.param == "sqlite":
-        return fresh_file(tmp_path)
-    return fresh_schema(request.getfixturevalue("server"))
-
-
-@pytest.fixture
-def ledger(address):
-    """A ledger without runs."""
-    with closing(open_ledger(address)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def file_ledger(tmp_path):
-    """A ledger in a file."""
-    with closing(open_ledger(tmp_path / "ledger.db")) as opened:
-        yield opened
 
 
 @pytest.fixture

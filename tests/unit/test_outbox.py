@@ -6,7 +6,6 @@ from itertools import product
 
 import pytest
 from sqlalchemy import event
-from tests.support.ledgers import BACKENDS, fresh_file, fresh_schema, postgres_server
 
 from tallybook.errors import ValidationError
 from tallybook.outbox import (
@@ -49,24 +48,6 @@ S = LedgerState
 def after(**spans):
     """A moment after noon."""
     return NOON + timedelta(**spans)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A PostgreSQL server."""
-    with postgres_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(params=BACKENDS)
-def ledger(request, tmp_path):
-    """A ledger without runs."""
-    if request.param == "sqlite":
-        address = fresh_file(tmp_path)
-    else:
-        address = fresh_schema(request.getfixturevalue("server"))
-    with closing(open_ledger(address)) as opened:
-        yield opened
 
 
 def end(ledger, state, minute=0, report="totals"):
@@ -254,7 +235,7 @@ class TestSubscribers:
         assert (back.active, back.since) == (True, after(days=2))
 
     @pytest.mark.parametrize(
-        ("address", "more", "said"),
+        ("where", "more", "said"),
         [
             ("ada", {}, "email 'ada': invalid email format"),
             ("ada@example.org", {"name": "Ada\r\nBcc: x"}, "contains invalid characters"),
@@ -266,10 +247,10 @@ class TestSubscribers:
             ("https://example.com/", {"secret": "hunter2"}, "given by its name"),
         ],
     )
-    def test_refused(self, ledger, address, more, said):
+    def test_refused(self, ledger, where, more, said):
         """What cannot be accepted is told, without a password."""
         with pytest.raises(ValidationError, match=said) as error:
-            add_subscriber(ledger, address, now=NOON, **more)
+            add_subscriber(ledger, where, now=NOON, **more)
         assert "hunter2" not in str(error.value)
         assert list_subscribers(ledger, everybody=True) == []
 

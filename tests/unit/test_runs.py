@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from sqlalchemy import text
-from tests.support.ledgers import BACKENDS, fresh_file, fresh_schema, postgres_server
+from tests.support.ledgers import BACKENDS, fresh_file, fresh_schema
 
 from tallybook import runs
 from tallybook.errors import (
@@ -63,35 +63,6 @@ LEASE = 60
 def after(seconds=0, **more):
     """A moment after noon."""
     return NOON + timedelta(seconds=seconds, **more)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A PostgreSQL server."""
-    with postgres_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(params=BACKENDS)
-def address(request, tmp_path):
-    """Where a ledger can be made."""
-    if request.param == "sqlite":
-        return fresh_file(tmp_path)
-    return fresh_schema(request.getfixturevalue("server"))
-
-
-@pytest.fixture
-def ledger(address):
-    """A ledger without runs."""
-    with closing(open_ledger(address)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def file_ledger(tmp_path):
-    """A ledger in a file."""
-    with closing(open_ledger(tmp_path / "ledger.db")) as opened:
-        yield opened
 
 
 def asked(ledger, seconds=0, **more):

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support.ledgers import BACKENDS, fresh_file, fresh_schema, postgres_server
+from tests.support.ledgers import fresh_file
 
 from tallybook import schedule
 from tallybook.errors import ConfigError
@@ -61,24 +61,6 @@ def within(one, start, end):
 def utc(*parts):
     """A moment."""
     return datetime(*parts, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A PostgreSQL server."""
-    with postgres_server(tmp_path_factory.mktemp("server")) as running:
-        yield running
-
-
-@pytest.fixture(params=BACKENDS)
-def ledger(request, tmp_path):
-    """A ledger without runs."""
-    if request.param == "sqlite":
-        address = fresh_file(tmp_path)
-    else:
-        address = fresh_schema(request.getfixturevalue("server"))
-    with closing(open_ledger(address)) as opened:
-        yield opened
 
 
 class TestSection:

@@ -1,12 +1,10 @@
 """Working on a run: what is written whatever goes wrong, and what is taken away."""
 
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
 
 import pytest
-from tests.support.ledgers import fresh_file
 
 from tallybook import worker
 from tallybook.errors import (
@@ -26,7 +24,6 @@ from tallybook.runs import (
     get_run,
     is_kept,
     list_runs,
-    open_ledger,
     request_run,
     waiting_since,
 )
@@ -38,10 +35,9 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    """A ledger in a file."""
-    with closing(open_ledger(fresh_file(tmp_path))) as opened:
-        yield opened
+def ledger(file_ledger):
+    """Which of the two does not matter here."""
+    return file_ledger
 
 
 def claimed(ledger, lease=60.0, **more):
