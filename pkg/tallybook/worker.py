@@ -157,6 +157,7 @@ def holding(
     """
     until = run.lease_until or clock()
     hold = Hold(ledger, run, lease_seconds, clock, until)
+    _beat(hold)  # it may have been cancelled, or taken by somebody else, since it was claimed
     keeper = Thread(target=_keep, args=(hold,), name=f"lease-{run.id}", daemon=True)
     keeper.start()
     try:

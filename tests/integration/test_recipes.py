@@ -29,7 +29,10 @@ RECIPES = ROOT / "recipes"
 HERE = Path(sys.executable).parent
 BOUND = 180
 NOON = datetime(2026, 11, 24, 12)
-ENDS = [pytest.param("True", 0, id="ok"), pytest.param("False", 3, id="gate_failed")]
+ENDS = [
+    pytest.param("True", 0, id="ok", marks=pytest.mark.soak),
+    pytest.param("False", 3, id="gate_failed"),
+]
 PARAMETERS = 'source: str = ""  # the rides\nuntil: str = ""  # the first day that does not count'
 # What the command itself can only be made to end as by hand.
 STAND_IN = '#!/bin/sh\necho "$@"\nexit {code}\n'

@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
@@ -269,24 +266,6 @@ class TestAll:
         )
         assert all(field.description for field in read_parameters(path).model_fields.values())
         assert name in [report.name for report in list_reports()]
-
-    @pytest.mark.parametrize("name", ["anomalies", "data_quality"])
-    def test_another_hash_seed(
-        self, name: str, request: pytest.FixtureRequest, tmp_path: Path
-    ) -> None:
-        """Another hash seed and another clock: the same tables and charts, byte for byte."""
-        first = request.getfixturevalue({"data_quality": "quality"}.get(name, name))
-        code = (
-            "import sys, pathlib; from tallybook.reports import run_report; "
-            "sys.exit(run_report(sys.argv[1], runs_dir=pathlib.Path(sys.argv[2])).state.exit_code)"
-        )
-        environment = {**os.environ, "PYTHONHASHSEED": "4321", "TZ": "Asia/Tokyo"}
-        command = [sys.executable, "-c", code, name, str(tmp_path)]
-        subprocess.run(command, check=True, env=environment, capture_output=True)
-        [path] = tmp_path.glob(f"{name}/*/manifest.json")
-        manifest = json.loads(path.read_text())
-        again = RunResult(RunState.OK, None, path.parent, manifest)
-        assert evidence(again) == evidence(first)
 
 
 def check_inert(result: RunResult) -> None:

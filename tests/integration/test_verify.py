@@ -90,7 +90,7 @@ class TestShipped:
     def test_byte_for_byte(
         self, name: str, january: RunResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Reproduced with another hash seed, for a day that is long past."""
+        """Reproduced with another hash seed and another clock, for a day that is long past."""
         assert january.folder is not None
         shutil.copytree(january.folder, tmp_path / "runs" / "tea" / january.folder.name)
         monkeypatch.chdir(tmp_path)
@@ -99,6 +99,7 @@ class TestShipped:
         assert result.state in (RunState.OK, RunState.SKIPPED), result.reason
         assert result.folder is not None
         monkeypatch.setenv("PYTHONHASHSEED", "20130209")
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
         found = verify_run(result.folder)
         assert (found.verdict, found.byte_for_byte) == (Verdict.REPRODUCED, True), told(found)
 

@@ -124,6 +124,21 @@ class TestEndings:
         ended = work_on(ledger, run, lease_seconds=3)
         assert (ended.state, ended.reason) == ("cancelled", "not wanted")
 
+    def test_cancelled_before_it_began(self, ledger, works):
+        """What was cancelled after it was claimed is known to be before anything is done for it."""
+        run = claimed(ledger, lease=3600)
+        cancel(ledger, run.id, now=utc_now(), reason="too early")
+        asked = []
+
+        def work(options):
+            asked.append(options["should_stop"]())
+            return RunResult(RunState.CANCELLED, "it was stopped", None, {})
+
+        works(work)
+        ended = work_on(ledger, run)
+        assert asked == [True]
+        assert (ended.state, ended.reason) == ("cancelled", "too early")
+
     def test_own_day(self, ledger, works):
         """`today` is the day on which the run was due, by its schedule's clock."""
         days = []
