@@ -82,7 +82,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for outcome, counts in (("passed", tried), ("failed", failed)):
         for report in terminalreporter.stats.get(outcome, []):
             counts[report.nodeid.partition("[")[0]] += 1
-            counted.update(dict(report.user_properties))
+            counted.update({k: v for k, v in report.user_properties if isinstance(v, int)})
     terminalreporter.section("figures")
     for name in sorted({*tried, *failed}):
         total = tried[name] + failed[name]
