@@ -399,6 +399,11 @@ def _raw_sections(
         if not name:
             wrong.append(f"[{title}] needs a name, as in [schedule.morning]")
         elif not part:
+            if filled.pop("parameters", None):
+                wrong.append(
+                    f"[{title}] parameters have a section of their own: "
+                    f"[schedule.{name}.parameters], and in it lines such as top = 5"
+                )
             raw.setdefault(name, {}).update(filled)
         elif part.lower() == "parameters":
             raw.setdefault(name, {})["parameters"] = filled

@@ -149,6 +149,11 @@ class TestSection:
             ("enabled", "perhaps", "valid boolean"),
             ("report", "totals", "there is no report 'totals'"),
             ("deadlin", "1h", "deadlin is unknown. Did you mean 'deadline'?"),
+            (
+                "parameters",
+                '{"top": 5}',
+                "[schedule.a.parameters], and in it lines such as top = 5",
+            ),
         ],
     )
     def test_mistakes(self, name, text, said):
