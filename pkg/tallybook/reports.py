@@ -309,7 +309,8 @@ def _carry_out(
         with stoppable(), _runner_for(request, pool) as runner:
             with ordered(runner, request):
                 event = _follow(runner, request.timeout_seconds, on_progress, should_stop)
-            if event["ended"] not in ("published", "cancelled"):
+            over = event["ended"] in ("published", "cancelled") or request.folder.exists()
+            if not over:  # a bundle that is there is whole, whoever died after it had appeared
                 _bury(request, event)
     except KeyboardInterrupt:
         event = {"ended": "cancelled"}

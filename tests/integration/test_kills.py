@@ -77,7 +77,7 @@ def by_role(folder: Path, caller: int) -> dict[str, list[int]]:
     alive = processes_in(folder)
     roles: dict[str, list[int]] = {"caller": [caller], "runner": [], "kernel": []}
     for process in alive:
-        with suppress(psutil.Error):
+        with suppress(psutil.Error, ProcessLookupError):
             leads_session = os.getsid(process.pid) == process.pid
             roles["runner" if leads_session else "kernel"].append(process.pid)
     return {**roles, "all": [pid for pids in roles.values() for pid in pids]}

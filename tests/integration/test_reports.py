@@ -19,6 +19,7 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from tallybook import reports
 from tallybook.errors import OutputError, ParameterError, ValidationError
 from tallybook.files import sha256_file
 from tallybook.reports import RunResult, find_report, list_reports, run_report
@@ -301,6 +302,14 @@ class TestEnding:
         """When the process in the middle is killed, the run is lost, and its page says so."""
         result = run("import os", f"os.kill(os.getppid(), 9)\n{FOREVER}")
         assert (result.state, result.reason) == (RunState.LOST, "the run's process was lost")
+        assert result.page is not None
+
+    def test_lost_when_all_was_done(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A runner that dies when its bundle is there already takes nothing away from it."""
+        follow = reports._follow
+        monkeypatch.setattr(reports, "_follow", lambda *given: {**follow(*given), "ended": "lost"})
+        result = run("1 + 1")
+        assert (result.state, result.reason) == (RunState.OK, None)
         assert result.page is not None
 
 

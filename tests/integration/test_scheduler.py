@@ -52,9 +52,13 @@ def coming(there: Place, point: str) -> Callable[[], bool]:
 
 
 def reach(there: Place, running: Scheduler, point: str) -> None:
-    """Wait until a run of this process has come to a point, or it has ended."""
+    """Wait until a run of this process has come to a point, or nothing is left that could."""
     has_come = coming(there, point)
-    there.until(lambda: running.process.poll() is not None or has_come(), pause=0.002)
+
+    def is_over() -> bool:
+        return running.process.poll() is not None or there.is_done()
+
+    there.until(lambda: has_come() or is_over(), pause=0.002)
 
 
 def finish(there: Place) -> None:
