@@ -203,6 +203,8 @@ def show_run(number: RunNumber, as_json: AsJson = False, runs_dir: RunsFolder = 
         typer.echo(json.dumps({**run_facts(run), "attempts": tries}, indent=2))
         return
     facts = {name: value for name, value in run_facts(run).items() if value not in (None, {})}
+    if run.finished_at:
+        facts.pop("progress", None)
     say_pairs((name, _text(value)) for name, value in facts.items())
     for attempt in attempts:
         end = f"{attempt.outcome}: {attempt.reason}" if attempt.reason else attempt.outcome
