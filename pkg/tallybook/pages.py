@@ -41,7 +41,7 @@ from tallybook.access import (
     requires,
     session_cookie,
 )
-from .asking import ask_for, report_of
+from .asking import ask_again, ask_for, report_of
 from .compare import compare_runs
 from .compare_page import comparison_page
 from .config import resource_path
@@ -52,7 +52,7 @@ from .guard import Buckets
 from .params import read_parameters, validate_parameters
 from .problems import Problem, RefusedError, busy
 from .reports import ReportInfo
-from .runs import ENDED, Run, RunPage, cancel, list_runs, retry
+from .runs import ENDED, Run, RunPage, cancel, list_runs
 from .shelf import PAGE_POLICY
 from tallybook.showing import (
     card_of,
@@ -470,9 +470,10 @@ def stop_run(run_id: int, caller: Runner, desk: AtDesk) -> Response:
 
 
 @router.post("/pages/runs/{run_id}/retry", dependencies=_RUNNER)
-def run_again(run_id: int, desk: AtDesk) -> Response:
-    """Ask for the same once more."""
-    run = retry(desk.ledger, run_of(desk, run_id).id, now=datetime.now(UTC))
+def run_again(run_id: int, form: SentForm, desk: AtDesk) -> Response:
+    """Ask for the same once more; a form that comes twice has asked once."""
+    key = _key(form, {"again": run_id})
+    run = ask_again(desk, run_of(desk, run_id), now=datetime.now(UTC), key=key)
     return _go(f"/pages/runs/{run.id}?done=again")
 
 
