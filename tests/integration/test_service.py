@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.service import TOKENS, bearer, client_for, new_app, served, work_once
 
+from tallybook import runs_api
 from tallybook.access import Scope
 from tallybook.api import ExternalAPIService, get_external_api_service
 from tallybook.errors import LedgerError, ProcessingError
@@ -258,6 +259,19 @@ class TestRuns:
         assert (again.status_code, again.json()["retry_of"]) == (202, 1)
         assert client.get("/runs/1/page").status_code == 404
 
+    def test_retry_twice(self, app):
+        """A retry that is sent again is the run from before; its key is good for nothing else."""
+        client = client_for(app)
+        for _ in range(2):
+            client.post("/reports/category_totals/runs", json={})
+        for number in (1, 2):
+            client.post(f"/runs/{number}/cancel")
+        key = {"Idempotency-Key": "k2"}
+        sent = [client.post("/runs/1/retry", headers=key) for _ in range(2)]
+        assert [answer.headers["Location"] for answer in sent] == ["/runs/3"] * 2
+        assert client.post("/runs/1/retry").headers["Location"] == "/runs/3"
+        assert client.post("/runs/2/retry", headers=key).status_code == 409
+
     def test_what_is_left(self, worked):
         """Page, manifest, notebook, log, charts and tables can be fetched, and kept."""
         client = client_for(worked, Scope.READ)
@@ -319,6 +333,20 @@ class TestEvents:
         states = [json.loads(line[6:])["state"] for line in seen if line.startswith("data")]
         assert kinds == ["state", "end"]
         assert states == ["requested", "cancelled"]
+
+    def test_told(self, app, monkeypatch):
+        """Who follows a run hears of its end when the workers ring, not only at the next look."""
+        monkeypatch.setattr(runs_api, "_LOOK_SECONDS", 3600)
+        client = client_for(app)
+        client.post("/reports/category_totals/runs", json={})
+        with served(app) as address:
+            asked = Request(f"{address}/runs/1/events", headers=bearer(Scope.READ))  # noqa: S310
+            with urlopen(asked, timeout=60) as stream:  # noqa: S310
+                lines = iter(lambda: stream.readline().decode(), "")
+                assert "requested" in next(line for line in lines if line.startswith("data"))
+                client.post("/runs/1/cancel")
+                app.state.desk.news.spread()
+                assert "event: end\n" in list(lines)
 
     def test_heard_already(self, app):
         """Who comes back with the number of the last event does not hear it again."""
