@@ -66,6 +66,7 @@ from tallybook.showing import (
     view_of,
 )
 from tallybook.subscribers import (
+    HasLeftError,
     add_subscriber,
     list_subscribers,
     remove_subscriber,
@@ -534,6 +535,13 @@ def subscriber_fields(
         FormField("p-name", "Name", Control.TEXT, (), help="Made from the address if left empty."),
         FormField("p-report", "Report", Control.SELECT, ("*",), reports),
         FormField("p-events", "When", Control.CHOICES, all_events, _EVENT_OPTIONS),
+        FormField(
+            "p-again",
+            "Bring back",
+            Control.CHECKBOX,
+            (),
+            help="Only for somebody who has left, and wants to hear again.",
+        ),
     )
     said = problems or {}
     return [
@@ -588,7 +596,11 @@ def subscribe(request: Request, form: SentForm, desk: AtDesk) -> Response:
             name=_text(form, "p-name").strip() or None,
             report=report,
             events=sent.get("p-events", []),
+            again=bool(_text(form, "p-again")),
         )
+    except HasLeftError as error:
+        wrong = {"again": f"{error}; tick this if they want to come back"}
+        return _subscribers(request, desk, sent=sent, problems=wrong)
     except ValidationError as error:
         field = str(error).partition(" ")[0]
         if field in ("email", "name"):

@@ -13,6 +13,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -26,6 +27,8 @@ from tallybook import runs_api
 from tallybook.access import Scope
 from tallybook.api import ExternalAPIService, get_external_api_service
 from tallybook.errors import LedgerError, ProcessingError
+from tallybook.metrics import render_metrics
+from tallybook.runs import claim, request_run
 from tallybook.status_api import get_database_service
 
 RUN = "from tallybook.cli import main; main()"
@@ -448,6 +451,62 @@ class TestLimits:
         assert refused.status_code == 503
         assert refused.headers["Retry-After"]
         assert "/srv" not in refused.text
+
+    def test_nobody_works(self, app):
+        """A run that is due and that nobody takes up is a warning; a worker at work is none."""
+        client, ledger = client_for(app), app.state.desk.ledger
+        now = datetime.now(UTC)
+        request_run(ledger, "category_totals", {}, now=now - timedelta(seconds=20))
+        assert client.get("/ready").json()["warning"] is None
+        request_run(ledger, "category_totals", {}, now=now - timedelta(seconds=90))
+        assert "tallybook schedule run" in client.get("/ready").json()["warning"]
+        claim(ledger, "ada", now=now, lease_seconds=600)
+        request_run(ledger, "category_totals", {}, now=now - timedelta(seconds=80))
+        assert client.get("/ready").json() == {
+            "status": "ok",
+            "waiting": 2,
+            "running": 1,
+            "warning": None,
+        }
+
+    def test_worker_is_gone(self, app):
+        """A run that somebody took up and left does not count as work."""
+        client, ledger = client_for(app), app.state.desk.ledger
+        then = datetime.now(UTC) - timedelta(seconds=90)
+        for _ in range(2):
+            request_run(ledger, "category_totals", {}, now=then)
+        claim(ledger, "ada", now=then, lease_seconds=60)
+        assert client.get("/ready").json()["warning"]
+
+    def test_metrics(self, app):
+        """The ledger's figures are those of the scheduler, each once; the service adds its own."""
+        client, ledger = client_for(app), app.state.desk.ledger
+        now = datetime.now(UTC)
+        request_run(ledger, "category_totals", {}, now=now - timedelta(seconds=90))
+        client.get("/health")
+        said = client.get("/metrics").text.splitlines()
+        kinds = [line for line in said if line.startswith("# TYPE")]
+        assert len(kinds) == len(set(kinds))
+        ours = 'tallybook_http_requests_total{method="GET",route="/health",status="200"} 1.0'
+        assert ours in said
+        shared = {line for line in kinds if "http" not in line}
+        assert shared
+        assert shared < set(render_metrics(ledger, now).splitlines())
+
+    @pytest.mark.parametrize(
+        ("address", "methods"),
+        [
+            ("/pages/subscribers", "GET, POST"),
+            ("/subscribers", "GET, POST"),
+            ("/subscribers/1", "DELETE"),
+            ("/sign-in", "GET, POST"),
+            ("/openapi.json", "GET, HEAD"),
+        ],
+    )
+    def test_methods(self, app, address, methods):
+        """Who asks with a method that an address does not take is told all that it does."""
+        refused = client_for(app).options(address)
+        assert (refused.status_code, refused.headers["Allow"]) == (405, methods)
 
     def test_cors(self, tmp_path, app):
         """Other origins are let in only if they are listed."""

@@ -26,12 +26,13 @@ from tallybook.runs import (
     LedgerState,
     Run,
     cancel,
+    changing,
     claim,
     finish,
     list_runs,
     request_run,
 )
-from tallybook.subscribers import add_subscriber, list_subscribers
+from tallybook.subscribers import add_subscriber, end_subscription, list_subscribers
 from tallybook.types import RunState
 
 TOKENS = {scope: f"{scope}-token-of-at-least-32-letters-{scope}" for scope in Scope}
@@ -417,6 +418,20 @@ class TestSubscribers:
         assert answer.status_code == 422
         assert 'role="alert"' in answer.text
         assert list_subscribers(ledger) == []
+
+    def test_back(self, enter: Enter, ledger: Ledger) -> None:
+        """Who has left comes back when the box is ticked; without it, that is said beside it."""
+        client = enter()
+        form = {"csrf_token": proof(client), "p-email": "ada@example.org"}
+        form |= {"p-report": "*", "p-events": ["failure"]}
+        client.post("/pages/subscribers", data=form)
+        with changing(ledger, datetime.now(UTC)) as connection:
+            end_subscription(connection, 1, now=datetime.now(UTC), why="unsubscribed")
+        refused = client.post("/pages/subscribers", data=form)
+        assert refused.status_code == 422
+        assert "tick this if they want to come back" in refused.text
+        client.post("/pages/subscribers", data={**form, "p-again": "true"})
+        assert [one.active for one in list_subscribers(ledger)] == [True]
 
     def test_only_for_those_who_manage(self, enter: Enter) -> None:
         """Addresses of people are nothing for everybody."""
