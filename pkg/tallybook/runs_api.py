@@ -345,12 +345,15 @@ def found_bundle(run: FoundRun, desk: AtDesk) -> Path:
 
 
 FoundBundle = Annotated[Path, Depends(found_bundle)]
-_FILE: Final[dict[str, Any]] = {"type": "string", "format": "binary"}
+_TEXT: Final[dict[str, Any]] = {"type": "string"}
+_BYTES: Final[dict[str, Any]] = {"type": "string", "format": "binary"}
 
 
 def _as(*media_types: str) -> dict[int | str, dict[str, Any]]:
-    """Describe an answer that is a file."""
-    content = {media_type: {"schema": _FILE} for media_type in media_types}
+    """Describe an answer that is a file, as bytes unless it is text."""
+    content = {
+        kind: {"schema": _TEXT if kind.startswith("text/") else _BYTES} for kind in media_types
+    }
     return {200: {"description": "The file.", "content": content}}
 
 

@@ -12,9 +12,9 @@ import time
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic import ValidationError as PydanticError
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 router = APIRouter()
 
 # %% auto #0
-__all__ = ['router', 'UploadOptions', 'TallyOptions', 'TallyRequest', 'RejectView', 'Conservation', 'TallyResponse', 'tally_file',
-           'safe_name', 'post_tally']
+__all__ = ['router', 'RequestNumber', 'UploadOptions', 'TallyOptions', 'TallyRequest', 'RejectView', 'Conservation',
+           'TallyResponse', 'tally_file', 'safe_name', 'post_tally']
 
 # %% ../../nbs/28_tally_api.ipynb #2cd30609
 class UploadOptions(BaseModel):
@@ -377,9 +377,19 @@ _BODY: Final[Mapping[str, Any]] = {
 }
 
 
+RequestNumber = Annotated[
+    str | None,
+    Header(
+        alias="X-Request-Id",
+        description="By what the log knows this request (8 to 64 letters, digits, - or _); "
+        "made up if left out.",
+    ),
+]
+
+
 @router.post("/tally", openapi_extra=dict(_BODY))
 async def post_tally(
-    request: Request, _caller: Runner, desk: AtDesk, load: AtLoad
+    request: Request, _caller: Runner, desk: AtDesk, load: AtLoad, _number: RequestNumber = None
 ) -> TallyResponse:
     """Add up records: a JSON body with `records`, or a form with a `file` and its `options`."""
     service = desk.settings.service

@@ -16,7 +16,7 @@ from tests.support.uploads import Upload, seeds, upload
 
 MIB = 1 << 20
 ROOMY = {"TALLYBOOK_SERVICE__REQUESTS_PER_SECOND": "100000"}
-WARM_UP = 300
+WARM_UP = 1000
 MOST_GROWTH = 64 * MIB
 ANSWERS = {200, 400, 413, 415, 422}
 
