@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,8 +160,12 @@ def _address_in(log: Path, process: subprocess.Popen[bytes]) -> str:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """Kill a process and all that it has started, if they are still there."""
-    if process.poll() is None:
-        for one in psutil.Process(process.pid).children(recursive=True):
+    if process.poll() is not None:
+        return
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait(BOUND)
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
             one.kill()
-        process.kill()
-        process.wait(BOUND)
+    psutil.wait_procs(family, timeout=BOUND)
