@@ -21,10 +21,12 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import ROOT
 from tests.support.service import TOKENS, bearer, client_for, new_app, served, work_once
 
-from tallybook import runs_api
+from tallybook import runs_api, tally_api
 from tallybook.access import Scope
+from tallybook.apart import Crew
 from tallybook.api import ExternalAPIService, get_external_api_service
 from tallybook.errors import LedgerError, ProcessingError
 from tallybook.metrics import render_metrics
@@ -182,6 +184,27 @@ class TestTally:
         assert answered.status_code == 422
         assert "unpacked" in answered.json()["detail"]
         app.state.desk.ledger.close()
+
+    def test_never_ends(self, tmp_path, monkeypatch):
+        """A tally is killed at its deadline, in the middle of whatever it does."""
+        forever = Crew("tests.support.orders", "never_end")
+        monkeypatch.setattr(tally_api, "_crew", forever)
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        app = new_app(tmp_path, service={"tally_timeout_seconds": 0.05})
+        answered = client_for(app).post("/tally", files={"file": ("x.csv", b"a,b\n")})
+        assert answered.status_code == 413
+        assert "longer than 0.05 seconds" in answered.json()["detail"]
+        assert forever._idle == []
+        app.state.desk.ledger.close()
+
+    def test_reader_dies(self, app, monkeypatch):
+        """A file that kills its reader is a refusal; the next file finds another reader."""
+        monkeypatch.setattr(tally_api, "_crew", Crew("sys", "exit"))
+        answered = client_for(app).post("/tally", files={"file": ("x.csv", b"a,b\n")})
+        assert answered.status_code == 422
+        assert "x.csv: it may be damaged" in answered.json()["detail"]
+        monkeypatch.undo()
+        assert client_for(app).post("/tally", json={"records": RECORDS}).status_code == 200
 
     @given(st.binary(max_size=400), st.sampled_from(["x.csv", "x.json", "x.ndjson", "x.csv.gz"]))
     def test_any_bytes(self, worked, content, name):
