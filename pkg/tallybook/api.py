@@ -274,6 +274,7 @@ def create_app(
         version=tallybook.__version__,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=_closing,
     )
     app.state.desk, app.state.load = desk, load

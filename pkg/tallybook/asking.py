@@ -16,15 +16,15 @@ from typing import Annotated, Any, Final, get_args
 from pydantic import AwareDatetime, BaseModel, BeforeValidator
 
 from .desk import Desk
-from .errors import ParameterError, did_you_mean
+from .errors import ParameterError, ValidationError, did_you_mean
 from .key import code_cells
 from .params import read_parameters, to_papermill, validate_parameters
 from .problems import RefusedError
 from .reports import ReportInfo, list_reports
-from .runs import Run, request_run
+from .runs import Run, request_run, retry
 
 # %% auto #0
-__all__ = ['Moment', 'report_of', 'source_parameters', 'with_sources', 'with_names', 'ask_for']
+__all__ = ['Moment', 'report_of', 'source_parameters', 'with_sources', 'with_names', 'ask_for', 'ask_again']
 
 # %% ../../nbs/27_asking.ipynb #ed9b88a4
 _ISO: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}.*")
@@ -186,7 +186,7 @@ def ask_for(
     key: str | None = None,
     timeout_seconds: float | None = None,
 ) -> Run:
-    """Note a request for a run.
+    """Note a request for a run, and let the workers hear of it.
 
     Args:
         desk: Where to.
@@ -206,7 +206,7 @@ def ask_for(
     """
     model = read_parameters(report.path)
     values = validate_parameters(model, with_sources(desk, report, model, given), now=now)
-    return request_run(
+    run = request_run(
         desk.ledger,
         report.name,
         to_papermill(values),
@@ -214,3 +214,29 @@ def ask_for(
         key=key,
         timeout_seconds=timeout_seconds,
     )
+    desk.news.ring()
+    return run
+
+
+def ask_again(desk: Desk, run: Run, *, now: datetime, key: str | None = None) -> Run:
+    """Note a request for the same once more, and let the workers hear of it.
+
+    Args:
+        desk: Where to.
+        run: What is to be repeated.
+        now: The time.
+        key: By what whoever asks knows this request.
+
+    Returns:
+        The new run; the one from before if it still waits, or was asked for with the same key.
+
+    Raises:
+        RefusedError: The run has not ended, or the key was used for something else (409).
+        LedgerError: It could not be noted.
+    """
+    try:
+        again = retry(desk.ledger, run.id, now=now, key=key)
+    except ValidationError as error:
+        raise RefusedError(409, str(error)) from error
+    desk.news.ring()
+    return again

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -14,6 +14,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from .access import Keyring, read_keyring
+from .bell import News
 from .config import AppConfig, settings_folder
 from .errors import ValidationError
 from .problems import RefusedError
@@ -33,6 +34,7 @@ class Desk:
         runs_dir: Where bundles are; absolute.
         sources: The address of each source that a request may name.
         keyring: Who is known.
+        news: Lets the workers hear of a request, and those who follow a run of its end.
     """
 
     settings: AppConfig
@@ -40,6 +42,7 @@ class Desk:
     runs_dir: Path
     sources: Mapping[str, str]
     keyring: Keyring
+    news: News = field(default_factory=News)
 
 
 def _located(address: str, folder: Path) -> str:

@@ -41,7 +41,7 @@ from tallybook.access import (
     requires,
     session_cookie,
 )
-from .asking import ask_for, report_of
+from .asking import ask_again, ask_for, report_of
 from .compare import compare_runs
 from .compare_page import comparison_page
 from .config import resource_path
@@ -52,7 +52,7 @@ from .guard import Buckets
 from .params import read_parameters, validate_parameters
 from .problems import Problem, RefusedError, busy
 from .reports import ReportInfo
-from .runs import ENDED, Run, RunPage, cancel, list_runs, retry
+from .runs import ENDED, Run, RunPage, cancel, list_runs
 from .shelf import PAGE_POLICY
 from tallybook.showing import (
     card_of,
@@ -66,6 +66,7 @@ from tallybook.showing import (
     view_of,
 )
 from tallybook.subscribers import (
+    HasLeftError,
     add_subscriber,
     list_subscribers,
     remove_subscriber,
@@ -470,9 +471,10 @@ def stop_run(run_id: int, caller: Runner, desk: AtDesk) -> Response:
 
 
 @router.post("/pages/runs/{run_id}/retry", dependencies=_RUNNER)
-def run_again(run_id: int, desk: AtDesk) -> Response:
-    """Ask for the same once more."""
-    run = retry(desk.ledger, run_of(desk, run_id).id, now=datetime.now(UTC))
+def run_again(run_id: int, form: SentForm, desk: AtDesk) -> Response:
+    """Ask for the same once more; a form that comes twice has asked once."""
+    key = _key(form, {"again": run_id})
+    run = ask_again(desk, run_of(desk, run_id), now=datetime.now(UTC), key=key)
     return _go(f"/pages/runs/{run.id}?done=again")
 
 
@@ -533,6 +535,13 @@ def subscriber_fields(
         FormField("p-name", "Name", Control.TEXT, (), help="Made from the address if left empty."),
         FormField("p-report", "Report", Control.SELECT, ("*",), reports),
         FormField("p-events", "When", Control.CHOICES, all_events, _EVENT_OPTIONS),
+        FormField(
+            "p-again",
+            "Bring back",
+            Control.CHECKBOX,
+            (),
+            help="Only for somebody who has left, and wants to hear again.",
+        ),
     )
     said = problems or {}
     return [
@@ -587,7 +596,11 @@ def subscribe(request: Request, form: SentForm, desk: AtDesk) -> Response:
             name=_text(form, "p-name").strip() or None,
             report=report,
             events=sent.get("p-events", []),
+            again=bool(_text(form, "p-again")),
         )
+    except HasLeftError as error:
+        wrong = {"again": f"{error}; tick this if they want to come back"}
+        return _subscribers(request, desk, sent=sent, problems=wrong)
     except ValidationError as error:
         field = str(error).partition(" ")[0]
         if field in ("email", "name"):

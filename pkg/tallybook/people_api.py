@@ -8,17 +8,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Self
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from fastapi import Path as InPath
 from pydantic import BaseModel, ConfigDict, Field
 
 from .access import Admin
 from .desk import AtDesk
-from .errors import ValidationError
+from .errors import ValidationError, did_you_mean
 from .problems import RefusedError
+from .reports import list_reports
 from tallybook.subscribers import (
     EVERY_REPORT,
     Event,
+    HasLeftError,
     Kind,
     Subscriber,
     add_subscriber,
@@ -91,13 +93,38 @@ def get_subscribers(_caller: Admin, desk: AtDesk) -> list[SubscriberView]:
     return [SubscriberView.of(one) for one in list_subscribers(desk.ledger)]
 
 
-@router.post("/subscribers", status_code=201)
-def post_subscriber(asked: SubscriberRequest, _caller: Admin, desk: AtDesk) -> SubscriberView:
-    """Let somebody hear how runs end, from now on; or change what they hear."""
+def _check_report(name: str) -> None:
+    """Refuse a report that there is not: whoever waits for word of it would wait for ever.
+
+    Raises:
+        RefusedError: There is none of that name (422).
+    """
+    known = [EVERY_REPORT, *(report.name for report in list_reports())]
+    if name not in known:
+        hint = did_you_mean(name, known) or f" There are: {', '.join(known)}."
+        raise RefusedError(422, f"report: there is none of that name.{hint}")
+
+
+@router.post(
+    "/subscribers",
+    status_code=201,
+    responses={200: {"model": SubscriberView, "description": "They were there; this is changed."}},
+)
+def post_subscriber(
+    asked: SubscriberRequest, _caller: Admin, desk: AtDesk, response: Response
+) -> SubscriberView:
+    """Let somebody hear how runs end, from now on (201); or change what they hear (200)."""
+    _check_report(asked.report)
+    known = {one.id for one in list_subscribers(desk.ledger, everybody=True)}
     try:
         added = add_subscriber(desk.ledger, now=datetime.now(UTC), **asked.model_dump())
+    except HasLeftError as error:
+        advice = 'If they want to hear of it again, send "again": true.'
+        raise RefusedError(409, f"{error}. {advice}") from error
     except ValidationError as error:
         raise RefusedError(422, str(error)) from error
+    if added.id in known:
+        response.status_code = 200
     return SubscriberView.of(added)
 
 

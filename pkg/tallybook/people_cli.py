@@ -132,21 +132,25 @@ def add_command(
     Example: tallybook subscribers add ada@example.org --report category_totals --on failure
     """
     from tallybook.reports import find_report
-    from tallybook.subscribers import Event, add_subscriber
+    from tallybook.subscribers import Event, HasLeftError, add_subscriber
 
     if report != "*":
         find_report(report)
     with _opened() as (settings, ledger):
-        one = add_subscriber(
-            ledger,
-            address,
-            now=datetime.now(UTC),
-            name=name,
-            report=report,
-            events=on or tuple(Event),
-            secret=secret,
-            again=again,
-        )
+        try:
+            one = add_subscriber(
+                ledger,
+                address,
+                now=datetime.now(UTC),
+                name=name,
+                report=report,
+                events=on or tuple(Event),
+                secret=secret,
+                again=again,
+            )
+        except HasLeftError as error:
+            advice = "If they want to hear of it again, add --again."
+            raise HasLeftError(f"{error}. {advice}") from error
         say(_line(one))
         if missing := _still_missing(one, settings):
             say(f"Nothing can be sent yet: {missing}")

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Scope as Connection
 
 from tallybook.errors import (
@@ -216,13 +217,20 @@ async def _of_http(request: Request, error: Exception) -> Response:
     return answer(request.scope, problem, _allowed(request) if wrong_method else error.headers)
 
 
+_METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+
+
 def _allowed(request: Request) -> dict[str, str]:
     """Return the header with every method that an address takes; a route knows only its own."""
-    spec = request.app.openapi()["paths"]
-    route = request.scope.get("route")
-    path = getattr(route, "path", "")
-    methods = {name.upper() for name in spec.get(path, ())} | set(getattr(route, "methods", ()))
-    return {"Allow": ", ".join(sorted(methods))} if methods else {}
+    methods = [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
+    return {"Allow": ", ".join(methods)} if methods else {}
 
 
 _DETAILS: Final = {

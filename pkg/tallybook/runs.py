@@ -669,7 +669,7 @@ def _asked_before(connection: Connection, row: Mapping[str, Any]) -> Run | None:
     """Return the run that was asked for with the same key, if there is one.
 
     Raises:
-        ValidationError: It is another report, or has other parameters.
+        ValidationError: It is another report, has other parameters, or repeats another run.
     """
     key = row["request_key"]
     if key is None:
@@ -677,7 +677,8 @@ def _asked_before(connection: Connection, row: Mapping[str, Any]) -> Run | None:
     found = connection.execute(select(_runs).where(_runs.c.request_key == key)).one_or_none()
     if found is None:
         return None
-    if (found.report, found.parameters) != (row["report"], row["parameters"]):
+    same = {name: row.get(name) for name in ("report", "parameters", "retry_of")}
+    if any(getattr(found, name) != value for name, value in same.items()):
         raise ValidationError(
             f"the key {key!r} was used for run {found.id}, which is not the same request. "
             "Ask with a key of its own.",
@@ -1037,14 +1038,30 @@ def cancel(ledger: Ledger, run_id: int, *, now: datetime, reason: str) -> Run:
         return _end(connection, run, LedgerState.CANCELLED.value, now=now, reason=said)
 
 
-def retry(ledger: Ledger, run_id: int, *, now: datetime) -> Run:
+def _waiting_retry(connection: Connection, run_id: int) -> Run | None:
+    """Return the repetition of a run that nobody has taken up yet, if there is one."""
+    row = connection.execute(
+        select(_runs).where(_waiting, _runs.c.retry_of == run_id).limit(1)
+    ).one_or_none()
+    return None if row is None else _run(row)
+
+
+def retry(ledger: Ledger, run_id: int, *, now: datetime, key: str | None = None) -> Run:
     """Ask for the same report with the same parameters once more, whatever became of it.
 
+    Args:
+        ledger: The ledger.
+        run_id: The run.
+        now: The time.
+        key: By what this request is known, as for `request_run`.
+
     Returns:
-        A new run, whose `retry_of` names the old one. What has ended is never changed.
+        A new run, whose `retry_of` names the old one. What has ended is never changed. If a
+        repetition of it waits already, or was asked for with the same key, that one.
 
     Raises:
-        ValidationError: There is no such run, or it has not ended yet.
+        ValidationError: There is no such run, it has not ended yet, or the key was used for
+            something else.
     """
     with _writing(ledger, now) as connection:
         run = _find(connection, run_id)
@@ -1055,8 +1072,11 @@ def retry(ledger: Ledger, run_id: int, *, now: datetime) -> Run:
             )
         kept = ("schedule", "timeout_seconds", "exclusive", "max_attempts")
         same = {name: getattr(run, name) for name in kept}
-        return _insert(
-            connection, _new(run.report, run.parameters, now=now, retry_of=run_id, **same)
+        row = _new(run.report, run.parameters, now=now, retry_of=run_id, request_key=key, **same)
+        return (
+            _asked_before(connection, row)
+            or _waiting_retry(connection, run_id)
+            or _insert(connection, row)
         )
 
 # %% ../../nbs/22_runs.ipynb #17efac59

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -18,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, StreamingResponse
 
-from .access import Reader, Runner
-from .asking import Moment, ask_for, report_of, with_names
+from .access import Caller, Reader, Runner
+from .asking import Moment, ask_again, ask_for, report_of, with_names
 from .desk import AtDesk, Desk, bundle_of, run_of
 from .errors import ValidationError
 from .guard import AtLoad, Load, taking_place
@@ -34,7 +36,6 @@ from tallybook.runs import (
     cancel,
     list_attempts,
     list_runs,
-    retry,
 )
 from tallybook.shelf import (
     TableForm,
@@ -192,6 +193,11 @@ IdempotencyKey = Annotated[
 ]
 
 
+def _key_of(caller: Caller, given: str | None) -> str | None:
+    """Return by what the ledger knows a request; nobody can use the key of somebody else."""
+    return f"{caller.name}:{given}" if given else None
+
+
 @router.post("/reports/{name}/runs", status_code=202)
 def post_run(
     name: ReportName,
@@ -208,7 +214,7 @@ def post_run(
         report_of(name),
         asked.parameters,
         now=datetime.now(UTC),
-        key=f"{caller.name}:{idempotency_key}" if idempotency_key else None,
+        key=_key_of(caller, idempotency_key),
         timeout_seconds=asked.timeout_seconds,
     )
     response.headers["Location"] = f"/runs/{run.id}"
@@ -315,12 +321,16 @@ def post_cancel(caller: Runner, run: FoundRun, desk: AtDesk) -> RunView:
 
 
 @router.post("/runs/{run_id}/retry", status_code=202)
-def post_retry(_caller: Runner, run: FoundRun, desk: AtDesk, response: Response) -> RunView:
-    """Ask for the same once more; a new run will do it."""
-    try:
-        again = retry(desk.ledger, run.id, now=datetime.now(UTC))
-    except ValidationError as error:
-        raise RefusedError(409, str(error)) from error
+def post_retry(
+    caller: Runner,
+    run: FoundRun,
+    desk: AtDesk,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> RunView:
+    """Ask for the same once more; a new run will do it, or the one that waits to do it already."""
+    key = _key_of(caller, idempotency_key)
+    again = ask_again(desk, run, now=datetime.now(UTC), key=key)
     response.headers["Location"] = f"/runs/{again.id}"
     return shown_run(desk, again)
 
@@ -335,12 +345,15 @@ def found_bundle(run: FoundRun, desk: AtDesk) -> Path:
 
 
 FoundBundle = Annotated[Path, Depends(found_bundle)]
-_FILE: Final[dict[str, Any]] = {"type": "string", "format": "binary"}
+_TEXT: Final[dict[str, Any]] = {"type": "string"}
+_BYTES: Final[dict[str, Any]] = {"type": "string", "format": "binary"}
 
 
 def _as(*media_types: str) -> dict[int | str, dict[str, Any]]:
-    """Describe an answer that is a file."""
-    content = {media_type: {"schema": _FILE} for media_type in media_types}
+    """Describe an answer that is a file, as bytes unless it is text."""
+    content = {
+        kind: {"schema": _TEXT if kind.startswith("text/") else _BYTES} for kind in media_types
+    }
     return {200: {"description": "The file.", "content": content}}
 
 
@@ -448,21 +461,23 @@ async def follow(desk: Desk, load: Load, run_id: int, last: str | None) -> Async
         run_id: The run.
         last: The number of the last event that was heard.
     """
-    said, quiet = last, 0.0
+    said, spoken = last, time.monotonic()
     yield "retry: 2000\n\n"
-    while True:
-        run = await run_in_threadpool(run_of, desk, run_id)
-        number, event = _event(shown_run(desk, run))
-        if number != said:
-            said, quiet = number, 0.0
-            yield event
-        if run.state in ENDED or load.stopping:
-            return
-        await asyncio.sleep(_LOOK_SECONDS)
-        quiet += _LOOK_SECONDS
-        if quiet >= _BEAT_SECONDS:
-            quiet = 0.0
-            yield ": still here\n\n"
+    with desk.news.awaited() as news:
+        while True:
+            news.clear()
+            run = await run_in_threadpool(run_of, desk, run_id)
+            number, event = _event(shown_run(desk, run))
+            if number != said:
+                said, spoken = number, time.monotonic()
+                yield event
+            if run.state in ENDED or load.stopping:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), _LOOK_SECONDS)
+            if time.monotonic() - spoken >= _BEAT_SECONDS:
+                spoken = time.monotonic()
+                yield ": still here\n\n"
 
 
 @router.get(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from tallybook.scheduler import Schedule
 
 # %% auto #0
-__all__ = ['schedule_app', 'Count', 'Once', 'WorkerCount', 'Watch', 'MetricsPort', 'Grace', 'list_schedules', 'next_command',
-           'check_schedule', 'run_schedule']
+__all__ = ['schedule_app', 'Count', 'Once', 'WorkerCount', 'Watch', 'MetricsPort', 'Grace', 'Line', 'list_schedules',
+           'next_command', 'check_schedule', 'run_schedule']
 
 # %% ../../nbs/30_schedule_cli.ipynb #ab2f8663
 schedule_app = typer.Typer(
@@ -162,6 +163,28 @@ Grace = Annotated[
 ]
 
 
+Line = Annotated[
+    int | None,
+    typer.Option("--line", hidden=True, help="A socket of whoever started this; see `bell`."),
+]
+
+
+def _line_at(number: int) -> socket.socket:
+    """Take over the socket with which this process was started.
+
+    Raises:
+        ValidationError: There is none of that number.
+    """
+    from tallybook.errors import ValidationError
+
+    try:
+        end = socket.socket(fileno=number)
+    except OSError as error:
+        raise ValidationError("--line is for `tallybook serve`, which opens it") from error
+    end.set_inheritable(False)
+    return end
+
+
 @schedule_app.command("run")
 @reported
 def run_schedule(
@@ -170,6 +193,7 @@ def run_schedule(
     watch: Watch = False,
     metrics: MetricsPort = None,
     grace: Grace = 25,
+    line: Line = None,
     runs_dir: RunsFolder = None,
 ) -> None:
     """Plan what is due and work on what waits, until Ctrl-C or TERM.
@@ -187,6 +211,7 @@ def run_schedule(
     start_logging(verbose=not watching)
     schedule = load_schedule()
     with opened(runs_dir) as ledger, ExitStack() as beside:
+        end = None if line is None else beside.enter_context(_line_at(line))
         if metrics is not None:
             _serve_metrics(beside, ledger, metrics)
         if watching:
@@ -198,6 +223,7 @@ def run_schedule(
             runs_dir=runs_dir,
             once=once,
             grace_seconds=grace,
+            line=end,
             after_round=_tell_subscribers,
         )
     counts = ", ".join(f"{count} {state}" for state, count in sorted(ended.items()))

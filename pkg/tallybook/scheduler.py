@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread, current_thread, main_thread
 from typing import Final
 
+from .bell import hearing, ring
 from .config import AppConfig, settings_folder
 from .errors import ConfigError, ProcessingError, ValidationError
 from .log import get_logger
@@ -114,6 +116,7 @@ class _Desk:
     running: dict[Future[Run | None], Run] = field(default_factory=dict)
     ended: Counter[LedgerState] = field(default_factory=Counter)
     wake: SimpleQueue[None] = field(default_factory=SimpleQueue)
+    line: socket.socket | None = None
     stops: int = 0
     hurry: bool = False
     doubtful: bool = False
@@ -121,6 +124,11 @@ class _Desk:
     def must_stop(self) -> bool:
         """Tell a run that it has to be given back."""
         return self.hurry or self.stops > 1
+
+    def ring(self) -> None:
+        """Let whoever follows runs hear that one has moved."""
+        if self.line is not None:
+            ring(self.line)
 
 
 @contextmanager
@@ -138,6 +146,21 @@ def _heeding(desk: _Desk) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+# %% ../../nbs/26_scheduler.ipynb #071f1433
+@contextmanager
+def _connected(desk: _Desk) -> Iterator[None]:
+    """Hear what comes over the line, if there is one, during a block."""
+    if desk.line is None:
+        yield
+        return
+
+    def leave() -> None:
+        desk.stops = max(desk.stops, 1)
+        desk.wake.put(None)
+
+    with hearing(desk.line, lambda: desk.wake.put(None), leave):
+        yield
 
 # %% ../../nbs/26_scheduler.ipynb #b3121549
 AfterRound = Callable[[Ledger, datetime], object]
@@ -191,7 +214,14 @@ def _start(desk: _Desk, run: Run, threads: ThreadPoolExecutor) -> None:
         clock=desk.clock,
     )
     desk.running[future] = run
-    future.add_done_callback(lambda _: desk.wake.put(None))
+    future.add_done_callback(lambda _: _tell(desk))
+    desk.ring()
+
+
+def _tell(desk: _Desk) -> None:
+    """Say that a run is over, here and at the other end of the line."""
+    desk.wake.put(None)
+    desk.ring()
 
 
 def _next(desk: _Desk) -> Run | None:
@@ -309,6 +339,7 @@ def run_scheduler(
     after_round: AfterRound | None = None,
     lease_seconds: float = LEASE_SECONDS,
     grace_seconds: float = _GRACE_SECONDS,
+    line: socket.socket | None = None,
     clock: Clock = utc_now,
 ) -> Counter[LedgerState]:
     """Plan what is due and work on what waits, until Ctrl-C or TERM.
@@ -326,6 +357,8 @@ def run_scheduler(
             thread of its own. What it raises is logged.
         lease_seconds: How long a run stays this process's own without a heartbeat.
         grace_seconds: How long runs may take to end after the first signal.
+        line: A socket to another process. When that rings, there is a round at once; it hears when
+            a run begins and when one ends; and when it is gone this is like a first signal.
         clock: Tells the time.
 
     Returns:
@@ -343,8 +376,14 @@ def run_scheduler(
         raise ValidationError(f"a scheduler needs at least 1 worker, not {count}")
     known, runs = schedule or load_schedule(), (runs_dir or settings.runs_dir).absolute()
     with warm_pool(count, runs_dir=runs) as pool, _calling(after_round, ledger, clock) as call:
-        desk = _Desk(ledger, known, worker_name(), count, lease_seconds, clock, runs, pool)
-        with _heeding(desk), ThreadPoolExecutor(count, thread_name_prefix="run") as threads:
+        desk = _Desk(
+            ledger, known, worker_name(), count, lease_seconds, clock, runs, pool, line=line
+        )
+        with (
+            _heeding(desk),
+            _connected(desk),
+            ThreadPoolExecutor(count, thread_name_prefix="run") as threads,
+        ):
             _log.info("at work as %s", desk.owner)
             for run in expire_lost(ledger, now=clock()):
                 _log.warning("run %d: %s", run.id, run.reason or run.state)

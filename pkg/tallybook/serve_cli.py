@@ -5,41 +5,92 @@
 # %% ../../nbs/30_serve_cli.ipynb #5d60878a
 from __future__ import annotations
 
-import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Annotated
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from threading import Event, Thread
+from typing import Annotated, Final
 
 import typer
 
+from .bell import News
+from .log import get_logger
 from .terminal import reported, say, say_pairs
 
 # %% auto #0
 __all__ = ['Host', 'Port', 'Workers', 'working', 'serve']
 
 # %% ../../nbs/30_serve_cli.ipynb #974123de
-_WORKERS = ("-c", "from tallybook.cli import main; main()", "schedule", "run")
-_PATIENCE_SECONDS = 60
+_log = get_logger("serve")
+_WORKERS: Final = ("-c", "from tallybook.cli import main; main()", "schedule", "run", "--line")
+_PATIENCE_SECONDS: Final = 60
+_FIRST_PAUSE_SECONDS, _LAST_PAUSE_SECONDS = 1.0, 60.0
+
+
+@dataclass
+class _Shift:
+    """The process that works just now, and our end of the line to it."""
+
+    over: Event = field(default_factory=Event)
+    child: subprocess.Popen[bytes] | None = None
+    line: socket.socket | None = None
+
+    def hang_up(self) -> None:
+        """Let the workers hear that there will be no more to do."""
+        if self.line is not None:
+            with suppress(OSError):
+                self.line.shutdown(socket.SHUT_WR)
+
+
+def _one_child(shift: _Shift, news: News) -> int:
+    """Start the workers and wait until they have ended; return with which code."""
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            command = [sys.executable, *_WORKERS, str(theirs.fileno())]
+            shift.child = subprocess.Popen(  # noqa: S603
+                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+            )
+        shift.line = ours
+        if shift.over.is_set():
+            shift.hang_up()
+        with news.connected(ours, lambda: None):
+            return shift.child.wait()
+
+
+def _keep_working(shift: _Shift, news: News) -> None:
+    """Start the workers, and start them again when they have died."""
+    pause = _FIRST_PAUSE_SECONDS
+    while not shift.over.is_set():
+        code = _one_child(shift, news)
+        if not shift.over.is_set():
+            _log.error("the workers have ended with code %d; starting them again", code)
+        shift.over.wait(pause)
+        pause = min(2 * pause, _LAST_PAUSE_SECONDS)
 
 
 @contextmanager
-def working(wanted: bool) -> Iterator[None]:
-    """Run the ledger's workers in a process of their own while the block lasts."""
-    if not wanted:
-        yield
-        return
-    child = subprocess.Popen([sys.executable, *_WORKERS], stdin=subprocess.DEVNULL)  # noqa: S603
+def working(news: News) -> Iterator[None]:
+    """Run the ledger's workers in a process of their own while the block lasts.
+
+    Args:
+        news: What the service rings and hears.
+    """
+    shift = _Shift()
+    keeper = Thread(target=_keep_working, args=(shift, news), name="workers", daemon=True)
+    keeper.start()
     try:
         yield
     finally:
-        child.send_signal(signal.SIGTERM)
-        try:
-            child.wait(_PATIENCE_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        shift.over.set()
+        shift.hang_up()
+        keeper.join(_PATIENCE_SECONDS)
+        if keeper.is_alive() and shift.child is not None:
+            shift.child.kill()
+            keeper.join()
 
 # %% ../../nbs/30_serve_cli.ipynb #9745bba5
 Host = Annotated[
@@ -75,7 +126,8 @@ def serve(host: Host = "127.0.0.1", port: Port = 8321, workers: Workers = True) 
     hosts = settings.service.hosts
     names = LOOPBACK_NAMES | hosts if is_loopback(host) or hosts else frozenset[str]()
     app = create_app(settings, keyring=keyring, names=names)
-    with listen(host, port) as opened, working(workers):
+    hands = working(app.state.desk.news) if workers else nullcontext()
+    with listen(host, port) as opened, hands:
         _say_where(host, opened.getsockname()[1], token)
         with suppress(KeyboardInterrupt):  # raised again when all has been drained
             make_server(app, host=host, port=port).run(sockets=[opened])

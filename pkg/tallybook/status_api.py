@@ -8,25 +8,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Request
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse
 
 from .access import Reader
 from .desk import AtDesk, Desk
 from .guard import AtLoad, Load
-from .runs import Ledger, LedgerInfo, LedgerState, describe
+from .metrics import LedgerCollector
+from tallybook.runs import (
+    Ledger,
+    LedgerInfo,
+    LedgerState,
+    describe,
+    list_runs,
+    waiting_since,
+)
 from .schedule import next_ticks, read_schedule
 
 router = APIRouter()
 
 # %% auto #0
 __all__ = ['router', 'AtDatabase', 'DatabaseService', 'get_database_service', 'Health', 'Readiness', 'get_health', 'get_ready',
-           'render_load', 'get_metrics', 'ScheduleView', 'shown_schedules', 'get_schedules']
+           'LoadCollector', 'render_service', 'get_metrics', 'ScheduleView', 'shown_schedules', 'get_schedules']
 
 # %% ../../nbs/28_status_api.ipynb #9f4d59c9
+_MOST_AT_WORK: Final = 1000
+
+
 @dataclass(frozen=True)
 class DatabaseService:
     """The database in which runs are noted."""
@@ -40,6 +54,18 @@ class DatabaseService:
             LedgerError: It cannot be reached.
         """
         return describe(self.ledger)
+
+    def unattended_seconds(self, now: datetime) -> float:
+        """Return for how long a run has waited although nobody works; 0 if somebody does.
+
+        Raises:
+            LedgerError: It cannot be reached.
+        """
+        since = waiting_since(self.ledger, now=now)
+        at_work = list_runs(self.ledger, states=[LedgerState.RUNNING], limit=_MOST_AT_WORK).runs
+        if since is None or any(run.lease_until and run.lease_until > now for run in at_work):
+            return 0.0
+        return (now - since).total_seconds()
 
 
 async def get_database_service(request: Request) -> DatabaseService:
@@ -66,6 +92,7 @@ class Readiness(BaseModel):
     status: Literal["ok"] = Field(default="ok", description="It can; else the answer is 503.")
     waiting: int = Field(description="Runs that wait for a worker.")
     running: int = Field(description="Runs at work.")
+    warning: str | None = Field(description="What somebody should look at; null for nothing.")
 
 
 @router.get("/health")
@@ -74,43 +101,82 @@ async def get_health() -> Health:
     return Health()
 
 
+_UNATTENDED_SECONDS: Final = 30
+
+
+def _warning(seconds: float) -> str | None:
+    """Say that nobody works, if that is so."""
+    if seconds < _UNATTENDED_SECONDS:
+        return None
+    return (
+        f"a run has waited for {seconds:.0f} seconds and nobody works on any: "
+        "is a scheduler at work? Start one with: tallybook schedule run"
+    )
+
+
 @router.get("/ready")
 def get_ready(database: AtDatabase) -> Readiness:
-    """Say whether the ledger can be reached, and how much there is to do."""
+    """Say whether the ledger can be reached, how much there is to do, and whether nobody does it."""
     counts = database.describe().counts
     return Readiness(
-        waiting=counts.get(LedgerState.REQUESTED, 0), running=counts.get(LedgerState.RUNNING, 0)
+        waiting=counts.get(LedgerState.REQUESTED, 0),
+        running=counts.get(LedgerState.RUNNING, 0),
+        warning=_warning(database.unattended_seconds(datetime.now(UTC))),
     )
 
 # %% ../../nbs/28_status_api.ipynb #64b9ad49
-def _lines(load: Load, info: LedgerInfo) -> Iterator[str]:
-    yield "# TYPE tallybook_http_requests_total counter"
+def _of_load(load: Load) -> Iterator[Metric]:
+    """Yield what the service knows of itself."""
+    requests = CounterMetricFamily(
+        "tallybook_http_requests", "Answers.", labels=["method", "route", "status"]
+    )
     for (method, route, status), count in sorted(load.answered.items()):
-        labels = f'method="{method}",route="{route}",status="{status}"'
-        yield f"tallybook_http_requests_total{{{labels}}} {count}"
-    yield "# TYPE tallybook_http_seconds_total counter"
-    for (method, route), seconds in sorted(load.seconds.items()):
-        yield f'tallybook_http_seconds_total{{method="{method}",route="{route}"}} {seconds:.6f}'
-    yield "# TYPE tallybook_http_requests_at_work gauge"
-    yield f"tallybook_http_requests_at_work {load.requests}"
-    yield "# TYPE tallybook_http_streams gauge"
-    yield f"tallybook_http_streams {load.streams}"
-    yield "# TYPE tallybook_runs gauge"
-    for state in LedgerState:
-        yield f'tallybook_runs{{state="{state}"}} {info.counts.get(state, 0)}'
+        requests.add_metric([method, route, str(status)], count)
+    yield requests
+    seconds = CounterMetricFamily(
+        "tallybook_http_seconds", "How long answers took.", labels=["method", "route"]
+    )
+    for (method, route), taken in sorted(load.seconds.items()):
+        seconds.add_metric([method, route], taken)
+    yield seconds
+    yield GaugeMetricFamily("tallybook_http_requests_at_work", "Requests.", value=load.requests)
+    yield GaugeMetricFamily("tallybook_http_streams", "Followers of runs.", value=load.streams)
 
 
-def render_load(load: Load, info: LedgerInfo) -> str:
-    """Return the figures of the service and of its ledger, as Prometheus reads them."""
-    return "\n".join(_lines(load, info)) + "\n"
+class LoadCollector(Collector):
+    """Asks the service for its figures whenever they are wanted (as prometheus-client demands).
+
+    Args:
+        load: What the service is doing.
+    """
+
+    def __init__(self, load: Load) -> None:
+        self.load = load
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the figures."""
+        yield from _of_load(self.load)
+
+
+def render_service(load: Load, ledger: Ledger, now: datetime) -> str:
+    """Return the figures of the service and of its ledger, as Prometheus reads them.
+
+    Args:
+        load: What the service is doing.
+        ledger: The ledger; if it cannot be read, `tallybook_ledger_up` is 0.
+        now: The time.
+    """
+    asked = CollectorRegistry()
+    asked.register(LoadCollector(load))
+    asked.register(LedgerCollector(ledger, lambda: now))
+    return generate_latest(asked).decode()
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 def get_metrics(_caller: Reader, load: AtLoad, database: AtDatabase) -> PlainTextResponse:
     """Give the figures of the service."""
-    return PlainTextResponse(
-        render_load(load, database.describe()), media_type="text/plain; version=0.0.4"
-    )
+    text = render_service(load, database.ledger, datetime.now(UTC))
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 # %% ../../nbs/28_status_api.ipynb #0ef1c32f
 _NEXT: int = 5

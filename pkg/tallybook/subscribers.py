@@ -24,7 +24,7 @@ from .runs import DELIVERIES, PENDING, SUBSCRIBERS, TOKENS, Ledger, changing, re
 from .types import UserInput
 
 # %% auto #0
-__all__ = ['EVERY_REPORT', 'Event', 'Kind', 'Subscriber', 'read_subscriber', 'add_subscriber', 'list_subscribers',
+__all__ = ['EVERY_REPORT', 'Event', 'Kind', 'Subscriber', 'read_subscriber', 'add_subscriber', 'HasLeftError', 'list_subscribers',
            'find_subscriber', 'new_token', 'end_subscription', 'unsubscribe', 'remove_subscriber']
 
 # %% ../../nbs/25_subscribers.ipynb #5a2c2521
@@ -186,7 +186,8 @@ def add_subscriber(
         The subscriber.
 
     Raises:
-        ValidationError: An address, a name or an event cannot be accepted; or they have left.
+        HasLeftError: They have left, and `again` is not set.
+        ValidationError: An address, a name or an event cannot be accepted.
 
     Examples:
         >>> import tempfile
@@ -219,18 +220,21 @@ def _checked_secret(reference: str | None) -> str | None:
     return reference
 
 
+class HasLeftError(ValidationError):
+    """Somebody is to hear of what they have left; only `again` brings them back."""
+
+
 def _back(known: Subscriber, now: datetime, *, again: bool) -> dict[str, datetime | None]:
     """Return what brings a subscriber back; nothing for one that is there.
 
     Raises:
-        ValidationError: It has left, and nobody said that it wants to come back.
+        HasLeftError: It has left, and nobody said that it wants to come back.
     """
     if known.ended_at is None:
         return {}
     if not again:
-        raise ValidationError(
-            f"{known.shown} left on {known.ended_at:%Y-%m-%d} ({known.ended_why}). "
-            "If they want to hear of it again, add --again.",
+        raise HasLeftError(
+            f"{known.shown} left on {known.ended_at:%Y-%m-%d} ({known.ended_why})",
             context={"subscriber": known.id},
         )
     return {"since": now, "ended_at": None, "ended_why": None}

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-import time
+import traceback
 from collections.abc import Mapping
 from datetime import date
+from http import HTTPStatus
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic import ValidationError as PydanticError
@@ -23,9 +24,10 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from .access import Runner
+from .apart import Crew, DiedError, TooLateError, carry_out
 from .config import ServiceConfig
 from .desk import AtDesk
-from .errors import ProcessingError
+from .errors import ErrorCode, ProcessingError
 from .guard import AtLoad, taking_place
 from .problems import RefusedError
 from .records import Format, ReadOptions, parse_json
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
 router = APIRouter()
 
 # %% auto #0
-__all__ = ['router', 'UploadOptions', 'TallyOptions', 'TallyRequest', 'RejectView', 'Conservation', 'TallyResponse', 'tally_file',
-           'safe_name', 'post_tally']
+__all__ = ['router', 'RequestNumber', 'UploadOptions', 'TallyOptions', 'TallyRequest', 'RejectView', 'Conservation',
+           'TallyResponse', 'tally_file', 'carry_out_order', 'tally_apart', 'safe_name', 'post_tally']
 
 # %% ../../nbs/28_tally_api.ipynb #2cd30609
 class UploadOptions(BaseModel):
@@ -159,40 +161,22 @@ def _rows(frame: pl.DataFrame) -> list[dict[str, Any]]:
     ]
 
 # %% ../../nbs/28_tally_api.ipynb #f44b2f6e
-class _TooLateError(Exception):
-    """The deadline has passed."""
-
-
-def _tally(path: Path, asked: TallyOptions, seconds: float, most: int) -> Tallied:
+def _tally(path: Path, asked: TallyOptions, most: int) -> Tallied:
     from tallybook.spool import check_unpacked  # noqa: PLC0415 (Polars takes a moment)
     from tallybook.transform import tally_source  # noqa: PLC0415
 
-    deadline = time.monotonic() + seconds
-
-    def check_time(_rows: int) -> None:
-        if time.monotonic() > deadline:
-            raise _TooLateError
-
     check_unpacked(path, most)
-    try:
-        return tally_source(
-            path,
-            schema=asked.columns,
-            options=asked.reading.options,
-            every=asked.every,
-            time_zone=asked.columns.time_zone,
-            since=asked.since,
-            until=asked.until,
-            spread=asked.statistics,
-            rejects_path=path.parent / "rejects.parquet",
-            on_progress=check_time,
-        )
-    except Exception as error:
-        if time.monotonic() > deadline:
-            raise RefusedError(
-                413, f"this takes longer than {seconds:g} seconds; use the command line for it"
-            ) from error
-        raise
+    return tally_source(
+        path,
+        schema=asked.columns,
+        options=asked.reading.options,
+        every=asked.every,
+        time_zone=asked.columns.time_zone,
+        since=asked.since,
+        until=asked.until,
+        spread=asked.statistics,
+        rejects_path=path.parent / "rejects.parquet",
+    )
 
 
 def _answer(tallied: Tallied, folder: Path) -> TallyResponse:
@@ -223,8 +207,70 @@ def _with_name(error: ProcessingError, path: Path, name: str) -> ProcessingError
     return refused
 
 
-def tally_file(path: Path, name: str, asked: TallyOptions, service: ServiceConfig) -> TallyResponse:
+def tally_file(path: Path, name: str, asked: TallyOptions, most: int) -> TallyResponse:
     """Tally a file that somebody has sent.
+
+    Args:
+        path: Where it was written; its folder is its own.
+        name: What the caller calls it.
+        asked: How it is read.
+        most: How many bytes it may have, unpacked.
+
+    Raises:
+        RefusedError: It cannot be read or added up (422), or is too much (413).
+    """
+    try:
+        return _answer(_tally(path, asked, most), path.parent)
+    except ProcessingError as error:
+        raise _with_name(error, path, name) from error
+
+# %% ../../nbs/28_tally_api.ipynb #5ffda6dc
+class _Order(BaseModel):
+    """What the process that reads is asked for."""
+
+    path: Path
+    name: str
+    asked: TallyOptions
+    most: int
+
+
+class _Outcome(BaseModel):
+    """What it answers: totals, or why there are none."""
+
+    tallied: TallyResponse | None = None
+    status: int = 500
+    message: str = ""
+    code: ErrorCode = ErrorCode.PROCESSING_FAILED
+
+
+def carry_out_order(order: bytes) -> bytes:
+    """Tally a file for another process.
+
+    Args:
+        order: What is to be done, as JSON.
+
+    Returns:
+        What came of it, as JSON.
+    """
+    given = _Order.model_validate_json(order)
+    tempfile.tempdir = str(given.path.parent)  # what is left there is removed with the upload
+    try:
+        tallied = tally_file(given.path, given.name, given.asked, given.most)
+        outcome = _Outcome(tallied=tallied)
+    except RefusedError as error:
+        outcome = _Outcome(status=error.status, message=str(error), code=error.error_code)
+    except Exception:  # noqa: BLE001 - the service writes it to its log
+        outcome = _Outcome(message=traceback.format_exc())
+    return outcome.model_dump_json().encode()
+
+
+_crew = Crew("tallybook.tally_api", "carry_out_order")
+
+
+def tally_apart(
+    path: Path, name: str, asked: TallyOptions, service: ServiceConfig
+) -> TallyResponse:
+    """Tally a file that somebody has sent in a process of its own, within a deadline.
 
     Args:
         path: Where it was written; its folder is its own.
@@ -235,11 +281,35 @@ def tally_file(path: Path, name: str, asked: TallyOptions, service: ServiceConfi
     Raises:
         RefusedError: It cannot be read or added up (422), or is too much (413).
     """
+    order = _Order(path=path, name=name, asked=asked, most=4 * service.max_upload_bytes)
+    seconds = service.tally_timeout_seconds
     try:
-        tallied = _tally(path, asked, service.tally_timeout_seconds, 4 * service.max_upload_bytes)
-        return _answer(tallied, path.parent)
-    except ProcessingError as error:
-        raise _with_name(error, path, name) from error
+        answer = carry_out(_crew, order.model_dump_json().encode(), seconds)
+    except TooLateError as error:
+        advice = "use the command line for it"
+        message = f"this takes longer than {seconds:g} seconds; {advice}"
+        raise RefusedError(413, message) from error
+    except DiedError as error:
+        raise RefusedError(
+            422, f"{name}: it may be damaged: reading it killed a process"
+        ) from error
+    return _tallied(_Outcome.model_validate_json(answer))
+
+
+def _tallied(outcome: _Outcome) -> TallyResponse:
+    """Return totals, or raise what kept them from being made.
+
+    Raises:
+        RefusedError: The file, or what was asked, is at fault.
+        RuntimeError: Nobody foresaw this.
+    """
+    if outcome.tallied is not None:
+        return outcome.tallied
+    if outcome.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise RuntimeError(outcome.message)
+    refused = RefusedError(outcome.status, outcome.message)
+    refused.error_code = outcome.code
+    raise refused
 
 # %% ../../nbs/28_tally_api.ipynb #5909781a
 _MOST_NAME: Final = 100
@@ -377,9 +447,19 @@ _BODY: Final[Mapping[str, Any]] = {
 }
 
 
+RequestNumber = Annotated[
+    str | None,
+    Header(
+        alias="X-Request-Id",
+        description="By what the log knows this request (8 to 64 letters, digits, - or _); "
+        "made up if left out.",
+    ),
+]
+
+
 @router.post("/tally", openapi_extra=dict(_BODY))
 async def post_tally(
-    request: Request, _caller: Runner, desk: AtDesk, load: AtLoad
+    request: Request, _caller: Runner, desk: AtDesk, load: AtLoad, _number: RequestNumber = None
 ) -> TallyResponse:
     """Add up records: a JSON body with `records`, or a form with a `file` and its `options`."""
     service = desk.settings.service
@@ -397,7 +477,7 @@ async def post_tally(
             else _posted(request, folder, service.max_items)
         )
         path, name, asked = await reading
-        answer = await run_in_threadpool(tally_file, path, name, asked, service)
+        answer = await run_in_threadpool(tally_apart, path, name, asked, service)
     counts = answer.conservation.model_dump()
     request.scope["state"]["counts"] = counts
     return answer

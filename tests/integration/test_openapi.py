@@ -46,6 +46,16 @@ def test_service_is_as_described(tmp_path):
     assert found.returncode == 0, found.stdout[-8000:] + found.stderr[-2000:]
 
 
+def test_names_for_generated_clients(tmp_path):
+    """An operation is called what its function is: a client made from it can be read."""
+    app = new_app(tmp_path)
+    paths = app.openapi()["paths"]
+    app.state.desk.ledger.close()
+    names = [operation["operationId"] for path in paths.values() for operation in path.values()]
+    assert len(names) == len(set(names))
+    assert {"get_reports", "post_run", "get_one_run", "post_tally"} < set(names)
+
+
 @pytest.mark.soak
 def test_service_is_as_described_for_long(tmp_path):
     """The same with many more requests."""

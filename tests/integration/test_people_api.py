@@ -10,7 +10,8 @@ from fastapi import FastAPI
 from tests.support.service import client_for, new_app
 
 from tallybook.access import Scope
-from tallybook.subscribers import add_subscriber, list_subscribers
+from tallybook.runs import changing
+from tallybook.subscribers import add_subscriber, end_subscription, list_subscribers
 
 HOOK = "https://hooks.example.org/services/T0/the-key"
 
@@ -37,9 +38,38 @@ def test_add_list_remove(app: FastAPI) -> None:
 def test_added_twice(app: FastAPI) -> None:
     """Adding somebody again changes what they hear, and makes no second entry."""
     client = client_for(app)
-    client.post("/subscribers", json={"address": "ada@example.org"})
-    client.post("/subscribers", json={"address": "ada@example.org", "events": ["failure"]})
+    asked = {"address": "ada@example.org"}
+    first = client.post("/subscribers", json=asked)
+    again = client.post("/subscribers", json={**asked, "events": ["failure"]})
+    assert (first.status_code, again.status_code) == (201, 200)
     assert [one["events"] for one in client.get("/subscribers").json()] == [["failure"]]
+
+
+def test_has_left(app: FastAPI) -> None:
+    """Who has left is not brought back by accident; the refusal says what to send."""
+    client, asked = client_for(app), {"address": "ada@example.org"}
+    client.post("/subscribers", json=asked)
+    with changing(app.state.desk.ledger, datetime.now(UTC)) as connection:
+        end_subscription(connection, 1, now=datetime.now(UTC), why="unsubscribed")
+    refused = client.post("/subscribers", json=asked)
+    assert refused.status_code == 409
+    assert 'send "again": true' in refused.json()["detail"]
+    assert "--" not in refused.text
+    back = client.post("/subscribers", json={**asked, "again": True})
+    assert (back.status_code, back.json()["id"]) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [("category_total", "Did you mean 'category_totals'"), ("x", "There are: *, anomalies,")],
+)
+def test_no_such_report(app: FastAPI, report: str, said: str) -> None:
+    """Nobody is left waiting for word of a report that there is not; the nearest one is named."""
+    client = client_for(app)
+    refused = client.post("/subscribers", json={"address": "ada@example.org", "report": report})
+    assert refused.status_code == 422
+    assert said in refused.json()["detail"]
+    assert client.get("/subscribers").json() == []
 
 
 def test_secrets_are_not_shown(app: FastAPI) -> None:

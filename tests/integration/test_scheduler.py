@@ -3,12 +3,16 @@
 import os
 import random
 import signal
+import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from queue import SimpleQueue
 
 import psutil
 import pytest
-from tests.integration.test_kills import processes_in
+from tests.integration.test_kills import CELLS, processes_in
 from tests.support.ledgers import (
     BACKENDS,
     fresh_file,
@@ -16,9 +20,20 @@ from tests.support.ledgers import (
     postgres_server,
     restart_postgres,
 )
-from tests.support.schedulers import BOUND, Place, Scheduler, place
+from tests.support.schedulers import BOUND, Place, Scheduler, place, write_report
 
-from tallybook.runs import LedgerState, Run, cancel, get_run, list_attempts
+from tallybook import scheduler
+from tallybook.bell import ring
+from tallybook.runs import (
+    LedgerState,
+    Run,
+    cancel,
+    get_run,
+    list_attempts,
+    open_ledger,
+    request_run,
+)
+from tallybook.worker import utc_now
 
 pytestmark = pytest.mark.hypothesis  # so that `make soak` runs this too
 SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
@@ -245,3 +260,37 @@ def test_second_term(tmp_path: Path) -> None:
         assert (run.state, attempt.outcome, run.failures) == ("requested", "handed_back", 0)
         assert there.found("*", "forever") == set()
         assert processes_in(tmp_path) == []
+
+
+class TestLine:
+    """A scheduler and whoever has started it hear each other."""
+
+    def test_rings_and_leaves(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A ring is a round at once; beginning and end ring back; hanging up ends it, in peace."""
+        monkeypatch.setattr(scheduler, "_until_next", lambda _: 3600.0)
+        path = write_report(tmp_path / "tiny.ipynb", CELLS[:3])
+        ours, theirs = socket.socketpair()
+        rounds: SimpleQueue[None] = SimpleQueue()
+        options = {"schedule": scheduler.Schedule(tmp_path / "none.ini", [], None), "line": theirs}
+        with (
+            ours,
+            theirs,
+            closing(open_ledger(fresh_file(tmp_path))) as ledger,
+            ThreadPoolExecutor(1) as threads,
+        ):
+            at_work = threads.submit(
+                scheduler.run_scheduler,
+                ledger,
+                workers=1,
+                runs_dir=tmp_path / "runs",
+                after_round=lambda *_: rounds.put(None),
+                **options,
+            )
+            rounds.get(timeout=BOUND)
+            run = request_run(ledger, str(path), {"day": "2026-11-24"}, now=utc_now())
+            ring(ours)
+            ours.settimeout(BOUND)
+            while get_run(ledger, run.id).finished_at is None:
+                assert ours.recv(1) == b"!"
+            ours.shutdown(socket.SHUT_WR)
+            assert at_work.result(BOUND) == {LedgerState.OK: 1}

@@ -13,6 +13,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -20,11 +21,16 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import ROOT
 from tests.support.service import TOKENS, bearer, client_for, new_app, served, work_once
 
+from tallybook import runs_api, tally_api
 from tallybook.access import Scope
+from tallybook.apart import Crew
 from tallybook.api import ExternalAPIService, get_external_api_service
 from tallybook.errors import LedgerError, ProcessingError
+from tallybook.metrics import render_metrics
+from tallybook.runs import claim, request_run
 from tallybook.status_api import get_database_service
 
 RUN = "from tallybook.cli import main; main()"
@@ -179,6 +185,27 @@ class TestTally:
         assert "unpacked" in answered.json()["detail"]
         app.state.desk.ledger.close()
 
+    def test_never_ends(self, tmp_path, monkeypatch):
+        """A tally is killed at its deadline, in the middle of whatever it does."""
+        forever = Crew("tests.support.orders", "never_end")
+        monkeypatch.setattr(tally_api, "_crew", forever)
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        app = new_app(tmp_path, service={"tally_timeout_seconds": 0.05})
+        answered = client_for(app).post("/tally", files={"file": ("x.csv", b"a,b\n")})
+        assert answered.status_code == 413
+        assert "longer than 0.05 seconds" in answered.json()["detail"]
+        assert forever._idle == []
+        app.state.desk.ledger.close()
+
+    def test_reader_dies(self, app, monkeypatch):
+        """A file that kills its reader is a refusal; the next file finds another reader."""
+        monkeypatch.setattr(tally_api, "_crew", Crew("sys", "exit"))
+        answered = client_for(app).post("/tally", files={"file": ("x.csv", b"a,b\n")})
+        assert answered.status_code == 422
+        assert "x.csv: it may be damaged" in answered.json()["detail"]
+        monkeypatch.undo()
+        assert client_for(app).post("/tally", json={"records": RECORDS}).status_code == 200
+
     @given(st.binary(max_size=400), st.sampled_from(["x.csv", "x.json", "x.ndjson", "x.csv.gz"]))
     def test_any_bytes(self, worked, content, name):
         """Whatever is sent as a file, the answer is totals or a problem that is the caller's."""
@@ -258,6 +285,19 @@ class TestRuns:
         assert (again.status_code, again.json()["retry_of"]) == (202, 1)
         assert client.get("/runs/1/page").status_code == 404
 
+    def test_retry_twice(self, app):
+        """A retry that is sent again is the run from before; its key is good for nothing else."""
+        client = client_for(app)
+        for _ in range(2):
+            client.post("/reports/category_totals/runs", json={})
+        for number in (1, 2):
+            client.post(f"/runs/{number}/cancel")
+        key = {"Idempotency-Key": "k2"}
+        sent = [client.post("/runs/1/retry", headers=key) for _ in range(2)]
+        assert [answer.headers["Location"] for answer in sent] == ["/runs/3"] * 2
+        assert client.post("/runs/1/retry").headers["Location"] == "/runs/3"
+        assert client.post("/runs/2/retry", headers=key).status_code == 409
+
     def test_what_is_left(self, worked):
         """Page, manifest, notebook, log, charts and tables can be fetched, and kept."""
         client = client_for(worked, Scope.READ)
@@ -319,6 +359,20 @@ class TestEvents:
         states = [json.loads(line[6:])["state"] for line in seen if line.startswith("data")]
         assert kinds == ["state", "end"]
         assert states == ["requested", "cancelled"]
+
+    def test_told(self, app, monkeypatch):
+        """Who follows a run hears of its end when the workers ring, not only at the next look."""
+        monkeypatch.setattr(runs_api, "_LOOK_SECONDS", 3600)
+        client = client_for(app)
+        client.post("/reports/category_totals/runs", json={})
+        with served(app) as address:
+            asked = Request(f"{address}/runs/1/events", headers=bearer(Scope.READ))  # noqa: S310
+            with urlopen(asked, timeout=60) as stream:  # noqa: S310
+                lines = iter(lambda: stream.readline().decode(), "")
+                assert "requested" in next(line for line in lines if line.startswith("data"))
+                client.post("/runs/1/cancel")
+                app.state.desk.news.spread()
+                assert "event: end\n" in list(lines)
 
     def test_heard_already(self, app):
         """Who comes back with the number of the last event does not hear it again."""
@@ -420,6 +474,62 @@ class TestLimits:
         assert refused.status_code == 503
         assert refused.headers["Retry-After"]
         assert "/srv" not in refused.text
+
+    def test_nobody_works(self, app):
+        """A run that is due and that nobody takes up is a warning; a worker at work is none."""
+        client, ledger = client_for(app), app.state.desk.ledger
+        now = datetime.now(UTC)
+        request_run(ledger, "category_totals", {}, now=now - timedelta(seconds=20))
+        assert client.get("/ready").json()["warning"] is None
+        request_run(ledger, "category_totals", {}, now=now - timedelta(seconds=90))
+        assert "tallybook schedule run" in client.get("/ready").json()["warning"]
+        claim(ledger, "ada", now=now, lease_seconds=600)
+        request_run(ledger, "category_totals", {}, now=now - timedelta(seconds=80))
+        assert client.get("/ready").json() == {
+            "status": "ok",
+            "waiting": 2,
+            "running": 1,
+            "warning": None,
+        }
+
+    def test_worker_is_gone(self, app):
+        """A run that somebody took up and left does not count as work."""
+        client, ledger = client_for(app), app.state.desk.ledger
+        then = datetime.now(UTC) - timedelta(seconds=90)
+        for _ in range(2):
+            request_run(ledger, "category_totals", {}, now=then)
+        claim(ledger, "ada", now=then, lease_seconds=60)
+        assert client.get("/ready").json()["warning"]
+
+    def test_metrics(self, app):
+        """The ledger's figures are those of the scheduler, each once; the service adds its own."""
+        client, ledger = client_for(app), app.state.desk.ledger
+        now = datetime.now(UTC)
+        request_run(ledger, "category_totals", {}, now=now - timedelta(seconds=90))
+        client.get("/health")
+        said = client.get("/metrics").text.splitlines()
+        kinds = [line for line in said if line.startswith("# TYPE")]
+        assert len(kinds) == len(set(kinds))
+        ours = 'tallybook_http_requests_total{method="GET",route="/health",status="200"} 1.0'
+        assert ours in said
+        shared = {line for line in kinds if "http" not in line}
+        assert shared
+        assert shared < set(render_metrics(ledger, now).splitlines())
+
+    @pytest.mark.parametrize(
+        ("address", "methods"),
+        [
+            ("/pages/subscribers", "GET, POST"),
+            ("/subscribers", "GET, POST"),
+            ("/subscribers/1", "DELETE"),
+            ("/sign-in", "GET, POST"),
+            ("/openapi.json", "GET, HEAD"),
+        ],
+    )
+    def test_methods(self, app, address, methods):
+        """Who asks with a method that an address does not take is told all that it does."""
+        refused = client_for(app).options(address)
+        assert (refused.status_code, refused.headers["Allow"]) == (405, methods)
 
     def test_cors(self, tmp_path, app):
         """Other origins are let in only if they are listed."""

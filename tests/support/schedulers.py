@@ -64,7 +64,7 @@ run_scheduler(
 """
 
 
-def _write(path: Path, cells: list[str]) -> Path:
+def write_report(path: Path, cells: list[str]) -> Path:
     """Write a report with a day as its parameter."""
     made = [new_markdown_cell("# A small report"), new_code_cell("from datetime import date")]
     given = {"tags": ["parameters"]}
@@ -254,7 +254,7 @@ def place(folder: Path, address: str, *, days: int, lease: float = 3) -> Iterato
     """
     section = {
         "name": "daily",
-        "report": str(_write(folder / "tiny.ipynb", CELLS[:3])),
+        "report": str(write_report(folder / "tiny.ipynb", CELLS[:3])),
         "cron": "0 12 * * *",
         "parameters": {"day": "today"},
         "misfire": "run-all",
@@ -263,7 +263,7 @@ def place(folder: Path, address: str, *, days: int, lease: float = 3) -> Iterato
         "backoff": "0s",
         "overlap": "allow",
     }
-    _write(folder / "forever.ipynb", FOREVER)
+    write_report(folder / "forever.ipynb", FOREVER)
     with closing(open_ledger(address)) as ledger:
         ago, until = datetime.now(UTC) - PRESENT, PRESENT - timedelta(days=days)
         rule = Section(**section).rule

@@ -1,15 +1,26 @@
-"""The service to test with: an application of its own, with three callers and a fresh ledger."""
+"""The service to test with: an application of its own, with three callers and a fresh ledger.
+
+with serve(tmp_path) as service:  # the command, in a process of its own
+    service.get("/reports")
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx2
+import psutil
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -75,3 +86,86 @@ def served(app: FastAPI) -> Iterator[str]:
         server.should_exit = True
         thread.join(60)
         opened.close()
+
+
+BOUND = 120
+_SERVE = "from tallybook.cli import main; main()"
+
+
+@dataclass(frozen=True)
+class Service:
+    """`tallybook serve` in a process of its own, and a client that shows its token.
+
+    Attributes:
+        process: The process of the command.
+        address: Where it listens.
+        client: Shows the token of the scope `admin`.
+        log: What it has written.
+    """
+
+    process: subprocess.Popen[bytes]
+    address: str
+    client: httpx2.Client
+    log: Path
+
+    def children(self) -> list[psutil.Process]:
+        """Every process that the command has started, and those that they have."""
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def workers(self) -> psutil.Process:
+        """The process that works on runs."""
+        [found] = psutil.Process(self.process.pid).children()
+        return found
+
+    def until(self, seen: Callable[[], bool]) -> None:
+        """Wait until something is so."""
+        end = time.monotonic() + BOUND
+        while not seen():
+            assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.02)
+
+
+@contextmanager
+def serve(folder: Path, *options: str, **environment: str) -> Iterator[Service]:
+    """Run `tallybook serve` in a folder, as its user would; at the end kill it if it is there.
+
+    Args:
+        folder: Where runs go, and where its log is.
+        options: Such as `--no-workers`.
+        environment: More settings.
+    """
+    log, token = folder / "serve.log", TOKENS[Scope.ADMIN]
+    command = [sys.executable, "-c", _SERVE, "serve", "--port", "0", *options]
+    given = {**os.environ, "TALLYBOOK_SERVICE__TOKEN": token, **environment}
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, cwd=folder, env=given, stdout=file, stderr=file)
+    try:
+        address = _address_in(log, process)
+        headers = bearer(Scope.ADMIN)
+        with httpx2.Client(base_url=address, headers=headers, timeout=BOUND) as client:
+            yield Service(process, address, client, log)
+    finally:
+        _kill(process)
+
+
+def _address_in(log: Path, process: subprocess.Popen[bytes]) -> str:
+    """Wait until a service has said where it is."""
+    end = time.monotonic() + BOUND
+    while not (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.02)
+    return found.group()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and all that it has started, if they are still there."""
+    if process.poll() is not None:
+        return
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait(BOUND)
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(family, timeout=BOUND)

@@ -33,6 +33,7 @@ from tallybook.runs import (
 )
 from tallybook.subscribers import (
     Event,
+    HasLeftError,
     add_subscriber,
     find_subscriber,
     list_subscribers,
@@ -229,7 +230,7 @@ class TestSubscribers:
         announce(ledger, now=NOON)
         (taken,) = claim_deliveries(ledger, now=NOON, lease_seconds=60)
         unsubscribe(ledger, taken.token, now=NOON)
-        with pytest.raises(ValidationError, match=r"left on 2026-11-24.*--again"):
+        with pytest.raises(HasLeftError, match=r"left on 2026-11-24 \(unsubscribed\)$"):
             add_subscriber(ledger, "ada@example.org", now=NOON)
         back = add_subscriber(ledger, "ada@example.org", now=after(days=2), again=True)
         assert (back.active, back.since) == (True, after(days=2))

@@ -21,8 +21,18 @@ from tallybook.mail import compose
 from tallybook.notice import notice_of
 from tallybook.outbox import announce, claim_deliveries
 from tallybook.pages import onward, router
-from tallybook.runs import Ledger, LedgerState, Run, claim, finish, list_runs, request_run
-from tallybook.subscribers import add_subscriber, list_subscribers
+from tallybook.runs import (
+    Ledger,
+    LedgerState,
+    Run,
+    cancel,
+    changing,
+    claim,
+    finish,
+    list_runs,
+    request_run,
+)
+from tallybook.subscribers import add_subscriber, end_subscription, list_subscribers
 from tallybook.types import RunState
 
 TOKENS = {scope: f"{scope}-token-of-at-least-32-letters-{scope}" for scope in Scope}
@@ -186,6 +196,22 @@ class TestRunning:
         assert places == ["/pages/runs/1"] * 2
         other = client.post(RUN, data={**form, "p-top": "6"})
         assert other.headers["location"] == "/pages/runs/2"
+
+    def test_again_twice(self, enter: Enter, ledger: Ledger) -> None:
+        """A double click on "Run again" is one run, also if a worker is quick; another is new."""
+        client = enter()
+        request_run(ledger, REPORT, {}, now=datetime.now(UTC))
+        cancel(ledger, 1, now=datetime.now(UTC), reason="not needed")
+        keys = re.findall(r'request_key" value="([^"]+)', client.get("/pages/runs/1").text)
+        form = {"csrf_token": proof(client), "request_key": keys[0]}
+        first = client.post("/pages/runs/1/retry", data=form).headers["location"]
+        assert claim(ledger, "quick", now=datetime.now(UTC), lease_seconds=60)
+        assert client.post("/pages/runs/1/retry", data=form).headers["location"] == first
+        later = client.post("/pages/runs/1/retry", data={**form, "request_key": "another"})
+        assert (first, later.headers["location"]) == (
+            "/pages/runs/2?done=again",
+            "/pages/runs/3?done=again",
+        )
 
     @pytest.mark.parametrize("place", ["/etc/passwd", "https://evil.example/x.csv", "../x", "smal"])
     def test_places(self, enter: Enter, ledger: Ledger, place: str) -> None:
@@ -392,6 +418,20 @@ class TestSubscribers:
         assert answer.status_code == 422
         assert 'role="alert"' in answer.text
         assert list_subscribers(ledger) == []
+
+    def test_back(self, enter: Enter, ledger: Ledger) -> None:
+        """Who has left comes back when the box is ticked; without it, that is said beside it."""
+        client = enter()
+        form = {"csrf_token": proof(client), "p-email": "ada@example.org"}
+        form |= {"p-report": "*", "p-events": ["failure"]}
+        client.post("/pages/subscribers", data=form)
+        with changing(ledger, datetime.now(UTC)) as connection:
+            end_subscription(connection, 1, now=datetime.now(UTC), why="unsubscribed")
+        refused = client.post("/pages/subscribers", data=form)
+        assert refused.status_code == 422
+        assert "tick this if they want to come back" in refused.text
+        client.post("/pages/subscribers", data={**form, "p-again": "true"})
+        assert [one.active for one in list_subscribers(ledger)] == [True]
 
     def test_only_for_those_who_manage(self, enter: Enter) -> None:
         """Addresses of people are nothing for everybody."""

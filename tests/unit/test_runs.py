@@ -489,6 +489,27 @@ class TestEnd:
         with pytest.raises(ValidationError, match=f"run {new.id} cannot be repeated: it is req"):
             retry(ledger, new.id, now=after(5))
 
+    def test_retry_twice(self, ledger):
+        """While the repetition waits there is no second one; when it was taken up there may be."""
+        [old] = record(ledger, tick(1, LedgerState.EXPIRED, "late"))
+        new = retry(ledger, old.id, now=after(5))
+        assert retry(ledger, old.id, now=after(6)) == new
+        taken(ledger, 7)
+        assert retry(ledger, old.id, now=after(8)).id != new.id
+
+    def test_retry_with_a_key(self, ledger):
+        """With the same key there is one repetition, at work or not; for others it is refused."""
+        for number in (0, 1):
+            run = request_run(ledger, "r", {}, now=after(number))
+            cancel(ledger, run.id, now=after(2), reason="x")
+        new = retry(ledger, 1, now=after(5), key="k")
+        taken(ledger, 6)
+        assert retry(ledger, 1, now=after(7), key="k").id == new.id
+        with pytest.raises(ValidationError, match="not the same request"):
+            retry(ledger, 2, now=after(8), key="k")
+        with pytest.raises(ValidationError, match="not the same request"):
+            request_run(ledger, "r", {}, now=after(9), key="k")
+
 
 class TestTicks:
     """A tick is written once, whoever plans."""
@@ -619,6 +640,7 @@ class Expected:
     started: bool = False
     stop: bool = False
     ends: int = 0
+    retry_of: int | None = None
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -808,13 +830,22 @@ class LedgerMachine(RuleBasedStateMachine):
             with pytest.raises(ValidationError):
                 retry(self.ledger, number, now=self.now)
             return multiple()
+        waiting = [
+            other
+            for other, one in self.model.items()
+            if (one.retry_of, one.state) == (number, "requested")
+        ]
         run = retry(self.ledger, number, now=self.now)
+        if waiting:
+            assert [run.id] == waiting
+            return multiple()
         self.model[run.id] = Expected(
             "requested",
             self.now,
             known.max_attempts,
             schedule=known.schedule,
             exclusive=known.exclusive,
+            retry_of=number,
         )
         return run.id
 
