@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import secrets
 import socket
@@ -72,6 +73,12 @@ _BACKLOG: Final = 4096
 
 class DrainingServer(uvicorn.Server):
     """A server that tells the application when it is to stop."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve (called by uvicorn); what lives as long as the service is set aside."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note that the service is stopping (called by uvicorn for a signal)."""
