@@ -1020,6 +1020,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'tallybook.log._as_text': ('log.html#_as_text', 'tallybook/log.py'),
                                'tallybook.log._known_level': ('log.html#_known_level', 'tallybook/log.py'),
                                'tallybook.log._safe': ('log.html#_safe', 'tallybook/log.py'),
+                               'tallybook.log._written': ('log.html#_written', 'tallybook/log.py'),
                                'tallybook.log.get_logger': ('log.html#get_logger', 'tallybook/log.py'),
                                'tallybook.log.setup_logging': ('log.html#setup_logging', 'tallybook/log.py')},
             'tallybook.look': { 'tallybook.look.Look': ('look.html#look', 'tallybook/look.py'),
