@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,13 +17,17 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import ValidationError as PydanticError
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 
 import tallybook
 from . import pages, people_api, runs_api, status_api, tally_api
-from .access import CSRF_HEADER, SESSION_COOKIE, Keyring, Runner
+from .access import CSRF_HEADER, SESSION_COOKIE, Keyring, Runner, Scope, requires
 from .asking import Moment
 from .config import AppConfig
 from .core import look_up_categories, process_batch_async, process_data
@@ -38,7 +42,8 @@ _all_ = ["DatabaseService", "get_database_service"]
 
 # %% auto #0
 __all__ = ['router', 'RequestConfig', 'ProcessRequest', 'ProcessResponse', 'ExternalAPIService', 'get_external_api_service',
-           'process_data_endpoint', 'describe_service', 'create_app', 'DatabaseService', 'get_database_service']
+           'ProcessRoute', 'process_data_endpoint', 'describe_service', 'create_app', 'DatabaseService',
+           'get_database_service']
 
 # %% ../../nbs/30_api.ipynb #7e320f56
 class RequestConfig(ProcessingConfig):
@@ -141,7 +146,6 @@ async def get_external_api_service() -> ExternalAPIService:
     return _external_api_service()
 
 # %% ../../nbs/30_api.ipynb #0235bc38
-router = APIRouter()
 _ON_THE_SPOT: Final = 10_000
 
 
@@ -165,6 +169,43 @@ async def _counted(body: ProcessRequest, external: ExternalAPIService) -> dict[s
     if len(body.data) <= _ON_THE_SPOT:
         return dict(Counter(body.data))
     return await run_in_threadpool(process_data, body.data, body.config, DataSource.LOCAL_FILE)
+
+# %% ../../nbs/30_api.ipynb #8404563c
+_may_run: Final = requires(Scope.RUN)
+_Handler = Callable[[Request], Awaitable[Response]]
+
+
+async def _posted(request: Request) -> ProcessRequest | None:
+    """Read a request of the usual kind; None for any other, which FastAPI then looks at."""
+    usual = request.headers.get("content-type") == "application/json"
+    if not usual or request.app.dependency_overrides:
+        return None
+    try:
+        body = ProcessRequest.model_validate_json(await request.body())
+    except (PydanticError, ClientDisconnect):
+        return None
+    return None if body.lookup else body
+
+
+class ProcessRoute(APIRoute):
+    """The route `/process`: described and checked by FastAPI, answered without it where it can be."""
+
+    def get_route_handler(self) -> Callable[[Request], Any]:
+        """Return what answers a request (called by FastAPI)."""
+        ordinary = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            body = await _posted(request)
+            if body is None:
+                return await ordinary(request)
+            caller = await _may_run(request)
+            made = await process_data_endpoint(body, request, caller, _external_api_service())
+            return Response(made.model_dump_json(), media_type="application/json")
+
+        return handle
+
+# %% ../../nbs/30_api.ipynb #e498c631
+router = APIRouter(route_class=ProcessRoute)
 
 
 @router.post("/process")

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TextIO
 
+from pydantic_core import to_json
+
 from .errors import ConfigError, did_you_mean
 
 # %% auto #0
@@ -80,10 +82,10 @@ class JSONFormatter(logging.Formatter):
         """
         fields = self._base_fields(record)
         added = _added_fields(record)
-        reserved = [*fields, "extra_fields"]
-        if taken := {name: added.pop(name) for name in reserved if name in added}:
+        if not added.keys().isdisjoint(reserved := (*fields, "extra_fields")):
+            taken = {name: added.pop(name) for name in reserved if name in added}
             added["extra_fields"] = taken
-        return json.dumps(fields | added)
+        return _written(fields | added)
 
     def _base_fields(self, record: logging.LogRecord) -> dict[str, object]:
         moment = datetime.fromtimestamp(record.created, UTC)
@@ -101,6 +103,13 @@ class JSONFormatter(logging.Formatter):
         if record.stack_info:
             fields["stack"] = self.formatStack(record.stack_info)
         return fields
+
+
+def _written(fields: dict[str, object]) -> str:
+    try:
+        return to_json(fields, ensure_ascii=True).decode()
+    except ValueError:  # half a surrogate pair, which only Python's own writer escapes
+        return json.dumps(fields, separators=(",", ":"))
 
 
 def _added_fields(record: logging.LogRecord) -> dict[str, object]:

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ipaddress
 import secrets
 import socket
 from types import FrameType
-from typing import Final
+from typing import Any, Final, cast
 
 import h11
 import uvicorn
@@ -22,7 +23,36 @@ from .config import ServiceConfig
 from .errors import ConfigError, ProcessingError
 
 # %% auto #0
-__all__ = ['PatientProtocol', 'DrainingServer', 'make_server', 'listen', 'is_loopback', 'keys_for']
+__all__ = ['Joined', 'PatientProtocol', 'DrainingServer', 'make_server', 'listen', 'is_loopback', 'keys_for']
+
+# %% ../../nbs/29_serving.ipynb #f20f08b4
+class Joined:
+    """A transport that sends the head of an answer together with the body that follows.
+
+    It is a class because uvicorn writes to it as to any other transport.
+    """
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._head = transport, b""
+
+    def write(self, data: bytes) -> None:
+        """Send, unless this is a head to which a body belongs."""
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 ") and b"\r\ncontent-length: " in data:
+            self._head = data
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is left, and hang up."""
+        self.write(b"")
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the transport has)
+        return getattr(self._transport, name)
 
 # %% ../../nbs/29_serving.ipynb #e10084bf
 _HEAD_SECONDS: Final = 10.0
@@ -35,7 +65,7 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", Joined(transport)))
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
@@ -72,6 +102,12 @@ _BACKLOG: Final = 4096
 
 class DrainingServer(uvicorn.Server):
     """A server that tells the application when it is to stop."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to serve (called by uvicorn); what lives as long as the service is set aside."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Note that the service is stopping (called by uvicorn for a signal)."""

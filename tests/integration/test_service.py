@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -119,6 +120,43 @@ class TestProcess:
         """Each label is counted as often as it occurs."""
         answered = client_for(worked).post("/process", json={"data": data})
         assert answered.json()["results"] == {label: data.count(label) for label in data}
+
+    @given(
+        st.binary(max_size=20)
+        | st.fixed_dictionaries(
+            {"data": st.lists(st.text(max_size=3) | st.integers(), max_size=5) | st.none()},
+            optional={
+                "config": st.fixed_dictionaries(
+                    {},
+                    optional={
+                        "batch_size": st.integers(-1, 1001) | st.floats() | st.just("7"),
+                        "timeout_seconds": st.floats() | st.integers() | st.just("7"),
+                        "created_at": st.text(max_size=3) | st.just("2026-01-01T00:00:00Z"),
+                    },
+                ),
+                "lookup": st.booleans() | st.just("no"),
+                "more": st.none(),
+            },
+        ).map(lambda body: json.dumps(body).encode())
+    )
+    def test_both_ways(self, worked, body):
+        """What goes the short way is answered as FastAPI answers what does not."""
+        client, answers = client_for(worked), []
+        for kind in ("application/json", "application/json; charset=utf-8"):
+            answered = client.post("/process", content=body, headers={"Content-Type": kind})
+            said = answered.json()
+            own = {name: said.pop(name, None) for name in ("processing_time", "request_id")}
+            assert any(own.values())
+            answers.append((answered.status_code, said))
+        assert answers[0] == answers[1]
+
+    @pytest.mark.parametrize(("scope", "status"), [(Scope.READ, 403), (Scope.RUN, 200)])
+    def test_scope(self, app, scope, status):
+        """Either way, who may only look is refused."""
+        for kind in ("application/json", "application/json; charset=utf-8"):
+            headers = {"Content-Type": kind}
+            asked = client_for(app, scope).post("/process", content='{"data": []}', headers=headers)
+            assert asked.status_code == status
 
 
 class TestTally:
@@ -416,6 +454,24 @@ class TestLimits:
         assert refused.status_code == 429
         assert int(refused.headers["Retry-After"]) >= 1
         assert client_for(app, Scope.READ).get("/runs").status_code == 200
+        app.state.desk.ledger.close()
+
+    @pytest.mark.parametrize(("size", "kept"), [(30_000, True), (70_000, False)])
+    def test_connection_of_the_refused(self, tmp_path, size, kept):
+        """Who is to come back keeps the connection, unless a large body would have to be read."""
+        app = new_app(tmp_path, service={"requests_per_second": 0.01})
+        with served(app) as address, closing(HTTPConnection(*place(address), timeout=30)) as line:
+            line.request("GET", "/runs", headers=bearer(Scope.RUN))
+            assert line.getresponse().read()
+            line.request("POST", "/process", b" " * size, bearer(Scope.RUN))
+            refused = line.getresponse()
+            assert refused.status == 429
+            assert (refused.getheader("Connection") is None) is kept
+            if kept:
+                refused.read()
+                line.auto_open = 0  # the same connection or none
+                line.request("GET", "/health")
+                assert line.getresponse().status == 200
         app.state.desk.ledger.close()
 
     def test_overload(self, tmp_path):
