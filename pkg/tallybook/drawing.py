@@ -121,8 +121,9 @@ def _answer(line: Connection) -> bool:
     try:
         order = json.loads(line.recv_bytes())
         signal.setitimer(signal.ITIMER_REAL, _DRAW_SECONDS)
-        line.send_bytes(_drawn_if_possible(*order).encode())
+        svg = _drawn_if_possible(*order)
         signal.setitimer(signal.ITIMER_REAL, 0)
+        line.send_bytes(svg.encode())
     except (OSError, EOFError):
         return False
     return True

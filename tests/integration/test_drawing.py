@@ -22,7 +22,7 @@ from tallybook.types import RunState
 
 VEGALITE = "6.1"
 COMMAND = [sys.executable, "-c", "from tallybook.drawing import serve_drawing; serve_drawing()"]
-# A loop in an expression that is evaluated for each of a billion numbers: nobody waits for that.
+# A billion points: nobody waits for that.
 ENDLESS = {"data": {"sequence": {"start": 0, "stop": 10**9}}, "mark": "point"}
 
 
