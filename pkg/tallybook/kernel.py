@@ -23,6 +23,7 @@ from threading import Lock, Thread
 from traceback import print_exc
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .drawing import draw_through
 from .log import JSONFormatter, get_logger
 
 if TYPE_CHECKING:
@@ -146,13 +147,14 @@ def keep_only(kept: Sequence[int]) -> None:
                 os.close(each)
 
 
-def start_kernel(modules: Sequence[str]) -> Kernel:
+def start_kernel(modules: Sequence[str], drawing: int | None = None) -> Kernel:
     """Fork a kernel that shares the working folder, the folder `cwd` in the run's scratch folder.
 
     Call it while this process has a single thread.
 
     Args:
         modules: What it imports before it is asked to.
+        drawing: A line to a process that draws for it (see `tallybook.drawing`).
     """
     _CONNECTION_FILE.touch(mode=0o600)
     _CONNECTION_FILE.write_text(json.dumps({**_CONNECTION, "key": secrets.token_hex(32)}), "utf-8")
@@ -160,21 +162,23 @@ def start_kernel(modules: Sequence[str]) -> Kernel:
     orders, pipe = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become_kernel(orders, modules)
+        _become_kernel(orders, modules, drawing)
     os.close(orders)
     with suppress(OSError):  # the kernel may have done it by itself
         os.setpgid(pid, pid)
     return Kernel(pid, pipe)
 
 
-def _become_kernel(orders: int, modules: Sequence[str]) -> NoReturn:
+def _become_kernel(orders: int, modules: Sequence[str], drawing: int | None) -> NoReturn:
     """Be a kernel from now on."""
     try:
         os.setpgid(0, 0)
         nothing = os.open(os.devnull, os.O_RDONLY)
         log = os.open(f"../{KERNEL_LOG}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        keep_only([nothing, log, log, orders])
-        _serve_kernel(3, modules)
+        keep_only([nothing, log, log, orders, *([] if drawing is None else [drawing])])
+        if drawing is not None:
+            draw_through(4)
+        _serve_kernel(3, modules, draws=drawing is None)
     except BaseException:  # noqa: BLE001 - it has to be in the log, and nothing above may run
         print_exc()
     finally:
@@ -206,8 +210,8 @@ def _listen(pipe: int, orders: SimpleQueue[str]) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _serve_kernel(pipe: int, modules: Sequence[str]) -> None:
-    """Be a report's kernel."""
+def _serve_kernel(pipe: int, modules: Sequence[str], *, draws: bool) -> None:
+    """Be a report's kernel, which `draws` its charts by itself or has someone who does."""
     orders: SimpleQueue[str] = SimpleQueue()
     Thread(target=_listen, args=(pipe, orders), daemon=True).start()
     sys.modules["debugpy"] = None  # type: ignore[assignment] # a debugger costs 0.4 s
@@ -221,7 +225,7 @@ def _serve_kernel(pipe: int, modules: Sequence[str]) -> None:
     kernel.capture_fd_output = False
     kernel.initialize(["--HistoryManager.enabled=False", "--InteractiveShell.colors=nocolor"])
     del sys.modules["debugpy"]
-    if "tallybook.look" in sys.modules and orders.empty():  # it is going to wait anyway
+    if draws and "tallybook.look" in sys.modules and orders.empty():  # it is going to wait anyway
         sys.modules["tallybook.look"].prepare_drawing()
     order = json.loads(orders.get())
     settle(order["environment"])

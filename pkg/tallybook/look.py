@@ -20,6 +20,7 @@ from typing import Any, Final, cast
 import altair as alt
 import vl_convert
 
+from .drawing import draw_svg
 from .errors import ValidationError
 from .files import replacing, writing
 
@@ -441,7 +442,7 @@ def _vegalite() -> str:
 
 def chart_svg(spec: Mapping[str, Any]) -> str:
     """Draw a specification as SVG, as it looks before anybody points at it."""
-    return str(vl_convert.vegalite_to_svg(_still(spec), _vegalite(), allowed_base_urls=[]))
+    return draw_svg(_still(spec), _vegalite())
 
 
 def prepare_drawing() -> None:

@@ -25,6 +25,7 @@ from traceback import print_exc
 from typing import Any, NoReturn
 
 from .config import AppConfig
+from .drawing import Drawer, end_drawer, line_to, start_drawer
 from .errors import ReportError, ValidationError
 from .execution import new_run_id
 from .kernel import keep_only, own_python
@@ -59,6 +60,7 @@ _SHARED = (
 )
 _NO_MARK = "0" * 32
 _LARGEST = 65_536
+_DRAWING = 4
 
 
 def _rehearse() -> None:
@@ -83,7 +85,7 @@ def _serve_template() -> NoReturn:
     _rehearse()
     with socket.socket(fileno=os.dup(0)) as owner:
         while True:
-            message, files, _, _ = socket.recv_fds(owner, _LARGEST, 4)
+            message, files, _, _ = socket.recv_fds(owner, _LARGEST, 5)
             if not message:
                 os._exit(0)
             order = json.loads(message)
@@ -93,7 +95,7 @@ def _serve_template() -> NoReturn:
 
 
 def _fork_runner(order: Mapping[str, Any], files: Sequence[int]) -> int:
-    """Fork a runner that has these files as input, output, log and lock; return its process.
+    """Fork a runner with these files: input, output, log, lock, and its kernel's line to a drawer.
 
     It has its session and its mark by then: whoever wants to end it finds it.
     """
@@ -116,7 +118,7 @@ def _become_runner(order: Mapping[str, Any], files: Sequence[int], unsettled: in
         os.chdir(order["cwd"])
         os.close(unsettled)
         keep_only(files)
-        serve_run(order["modules"])
+        serve_run(order["modules"], _DRAWING if len(files) > _DRAWING else None)
     except BaseException:  # noqa: BLE001 - it has to be in the log, and nothing above may run
         print_exc()
     finally:
@@ -175,11 +177,15 @@ def _ask(template: Template, order: Mapping[str, Any], files: Sequence[int] = ()
             template.line.sendall(message)
         answer = template.line.recv(_LARGEST)
     if not answer:
+        template.process.kill()  # it may still be about to end, and is not to be asked again
+        template.process.wait()
         raise ReportError("the process that keeps kernels warm has ended")
     return int(answer)
 
 # %% ../../nbs/23_pool.ipynb #0a80e1c8
-WARM_MODULES = ("polars", "tallybook.publish", "tallybook.charts")
+_CHARTS = "tallybook.charts"
+WARM_MODULES = ("polars", "tallybook.publish", _CHARTS)
+_KERNELS_EACH = 8  # a report draws for a tenth of its time
 
 
 @dataclass
@@ -199,6 +205,7 @@ class WarmPool:
     runs_dir: Path
     code: dict[str, str] = field(default_factory=module_digests)
     _template: Template | None = None
+    _drawers: deque[Drawer] = field(default_factory=deque)
     _waiting: deque[Runner] = field(default_factory=deque)
     _taken: list[Runner] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
@@ -214,12 +221,37 @@ def _living_template(pool: WarmPool) -> Template:
     return _start_template(pool.runs_dir)
 
 
+def _next_drawer(pool: WarmPool) -> Drawer:
+    """Return the drawer whose turn it is, a new one if it has died."""
+    if len(pool._drawers) * _KERNELS_EACH < pool.size:
+        pool._drawers.append(_start_drawer(pool.runs_dir))
+    pool._drawers.rotate()
+    if pool._drawers[0].process.poll() is not None:
+        end_drawer(pool._drawers.popleft())
+        pool._drawers.appendleft(_start_drawer(pool.runs_dir))
+    return pool._drawers[0]
+
+
+def _start_drawer(runs: Path) -> Drawer:
+    """Start a process that draws for the kernels."""
+    return start_drawer(own_python("drawing", "serve_drawing"), environment_of(runs, _NO_MARK))
+
+
+def _lines_for(pool: WarmPool, modules: Sequence[str]) -> list[int]:
+    """Return the line of a new kernel to a drawer; none if it is not going to draw."""
+    if _CHARTS in modules:
+        with suppress(OSError):  # it was killed just now: this kernel draws by itself
+            return [line_to(_next_drawer(pool))]
+    return []
+
+
 def _fork(pool: WarmPool, place: Path, mark: str, lock: int, modules: Sequence[str]) -> Runner:
     """Let the template fork a runner."""
     template = pool._template = _living_template(pool)
     (their_orders, orders), (told, their_told) = os.pipe(), os.pipe()
     log = os.open(place / "scratch" / "runner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    theirs = [their_orders, their_told, log, lock]
+    ends = [their_orders, their_told, log, *(line := _lines_for(pool, modules))]
+    theirs = [their_orders, their_told, log, lock, *line]
     order = {"cwd": str(place / "scratch" / "cwd"), "mark": mark, "modules": list(modules)}
     try:
         pid = _ask(template, order, theirs)
@@ -228,7 +260,7 @@ def _fork(pool: WarmPool, place: Path, mark: str, lock: int, modules: Sequence[s
         os.close(told)
         raise
     finally:
-        for each in theirs[:-1]:
+        for each in ends:
             os.close(each)
     events: SimpleQueue[Event | None] = SimpleQueue()
     Thread(target=hear, args=(os.fdopen(told, "rb"), events), daemon=True).start()
@@ -304,6 +336,8 @@ def _close(pool: WarmPool) -> None:
         _discard(runner)
     if pool._template:
         _end_template(pool._template)
+    for drawer in pool._drawers:
+        end_drawer(drawer)
 
 
 @contextmanager

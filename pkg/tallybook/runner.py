@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -67,19 +68,19 @@ def _conduct(request: Request, execution: Execution) -> Outcome:
 
 # %% ../../nbs/23_runner.ipynb #527314c2
 def _wait_for_order(
-    modules: Sequence[str], tell: Callable[[Mapping[str, Any]], None]
+    start: Callable[[], Kernel], tell: Callable[[Mapping[str, Any]], None]
 ) -> tuple[Kernel, bytes]:
     """Keep a kernel until an order comes; return both. The order is empty if none will come."""
-    kernel, ready = start_kernel(modules), False
+    kernel, ready = start(), False
     while not select.select([0], [], [], _LOOK_SECONDS if ready else _SOON_SECONDS)[0]:
         if ready and not kernel.is_alive():
-            kernel, ready = start_kernel(modules), False
+            kernel, ready = start(), False
         elif not ready and kernel.is_ready():
             ready = True
             tell({"ready": True})
     line = _read_line()
     if ready and not kernel.is_alive():
-        kernel = start_kernel(modules)
+        kernel = start()
     return kernel, line
 
 
@@ -98,8 +99,13 @@ def _read_line() -> bytes:
     return bytes(line)
 
 
-def serve_run(modules: Sequence[str]) -> NoReturn:
-    """Be a runner, in the folder `cwd` of a scratch folder: start a kernel, wait, run, leave."""
+def serve_run(modules: Sequence[str], drawing: int | None = None) -> NoReturn:
+    """Be a runner, in the folder `cwd` of a scratch folder: start a kernel, wait, run, leave.
+
+    Args:
+        modules: What its kernel imports at once.
+        drawing: A line for its kernel to a process that draws.
+    """
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as events:
         os.dup2(2, 1)
 
@@ -108,7 +114,7 @@ def serve_run(modules: Sequence[str]) -> NoReturn:
                 events.write(json.dumps(event) + "\n")
                 events.flush()
 
-        kernel, line = _wait_for_order(modules, tell)
+        kernel, line = _wait_for_order(partial(start_kernel, modules, drawing), tell)
         if not line:
             _vanish(kernel, Path.cwd().parents[1])
         order = json.loads(line)
