@@ -248,6 +248,15 @@ class TestWaiting:
         assert run(pool, place, "3").state is RunState.OK
         assert runner not in pool._waiting
 
+    def test_template_that_answers_no_more(self, pool: WarmPool, place: Path) -> None:
+        """One that is about to end, but has not yet, is ended and not asked a second time."""
+        before = pool._template
+        assert before is not None
+        before.process.send_signal(signal.SIGSTOP)
+        before.line.shutdown(socket.SHUT_RDWR)
+        assert run(pool, place, "6").state is RunState.OK
+        assert before.process.returncode == -signal.SIGKILL
+
     def test_dead_template(self, pool: WarmPool, place: Path) -> None:
         """It is started again."""
         assert pool._template is not None
