@@ -599,7 +599,7 @@ def subscribe(request: Request, form: SentForm, desk: AtDesk) -> Response:
             again=bool(_text(form, "p-again")),
         )
     except HasLeftError as error:
-        wrong = {"again": f"{error}; tick this if they want to come back"}
+        wrong = {"again": f"tick this if they want to come back: {error}"}
         return _subscribers(request, desk, sent=sent, problems=wrong)
     except ValidationError as error:
         field = str(error).partition(" ")[0]
