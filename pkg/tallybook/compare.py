@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
@@ -17,11 +16,12 @@ from typing import Any, Final
 import polars as pl
 
 from .errors import SourceError
+from .figures import MINUS, decimal_of, value_text
 
 # %% auto #0
-__all__ = ['ABSENT', 'Absent', 'Change', 'value_text', 'change_text', 'Run', 'read_run', 'InputChange', 'CellChange',
-           'TableChange', 'compare_tables', 'ChartChange', 'Comparison', 'compare_runs', 'change_line', 'largest',
-           'table_sentence', 'comparison_lines']
+__all__ = ['ABSENT', 'Absent', 'Change', 'change_text', 'Run', 'read_run', 'InputChange', 'CellChange', 'TableChange',
+           'compare_tables', 'ChartChange', 'Comparison', 'compare_runs', 'change_line', 'largest', 'table_sentence',
+           'comparison_lines']
 
 # %% ../../nbs/24_compare.ipynb #509e2e1d
 class Absent(Enum):
@@ -31,21 +31,7 @@ class Absent(Enum):
 
 
 ABSENT: Final = Absent.ABSENT
-_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _DIGITS: Final = 1000  # more than the difference between any two floats has
-
-
-def _decimal(value: object) -> Decimal | None:
-    """Return a number exactly as it is written; None for what is not a finite number."""
-    match value:
-        case bool():
-            return None
-        case int() | float() | Decimal():
-            number = Decimal(str(value))
-            return number if number.is_finite() else None
-        case str() if _NUMBER.fullmatch(value):
-            return Decimal(value)
-    return None
 
 
 @dataclass(frozen=True)
@@ -65,7 +51,7 @@ class Change:
     @property
     def absolute(self) -> Decimal | None:
         """The second number minus the first, exact; None where they are not both numbers."""
-        a, b = _decimal(self.before), _decimal(self.after)
+        a, b = decimal_of(self.before), decimal_of(self.after)
         if a is None or b is None:
             return None
         with localcontext(prec=_DIGITS):
@@ -74,7 +60,7 @@ class Change:
     @property
     def relative(self) -> float | None:
         """The difference as a share of the first number's size; None where that is zero."""
-        a, difference = _decimal(self.before), self.absolute
+        a, difference = decimal_of(self.before), self.absolute
         return None if difference is None or not a else float(difference / abs(a))
 
     @property
@@ -85,27 +71,6 @@ class Change:
         return bool(self.before != self.after)
 
 # %% ../../nbs/24_compare.ipynb #120f9ac3
-_MINUS: Final = "\N{MINUS SIGN}"
-_SMALL: Final = Decimal("0.0001")
-
-
-def value_text(value: object) -> str:
-    """Write a value for readers: numbers with thousands apart, floats to four decimal places.
-
-    Examples:
-        >>> value_text(1956251), value_text("1956251.500"), value_text(8.98488), value_text(None)
-        ('1,956,251', '1,956,251.5', '8.9849', 'not set')
-    """
-    if value is None or isinstance(value, Absent):
-        return "not set" if value is None else value.value
-    number = _decimal(value)
-    if number is None:
-        return value if isinstance(value, str) else json.dumps(value, default=str)
-    rounded = isinstance(value, float) and abs(number) >= _SMALL
-    text = f"{number:,.4f}" if rounded else f"{number:,f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", _MINUS)
-
-
 def change_text(change: Change) -> str:
     """Write a difference for readers, with its sign, and its share of what was there before.
 
@@ -120,10 +85,10 @@ def change_text(change: Change) -> str:
         return ""
     exact = isinstance(change.before, float) or isinstance(change.after, float)
     size = value_text(float(change.absolute) if exact else change.absolute)
-    signed = size if size.startswith(_MINUS) else f"+{size}"
+    signed = size if size.startswith(MINUS) else f"+{size}"
     if change.relative is None:
         return signed
-    return f"{signed} ({change.relative:+.1%})".replace("%", " %").replace("-", _MINUS)
+    return f"{signed} ({change.relative:+.1%})".replace("%", " %").replace("-", MINUS)
 
 # %% ../../nbs/24_compare.ipynb #4b64fb38
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:

@@ -22,9 +22,9 @@ from tallybook.compare import (
     change_text,
     largest,
     table_sentence,
-    value_text,
 )
 from .errors import SourceError
+from .figures import value_text
 from .files import replacing
 from .page import Piece, assemble, chart_piece, data_uri
 

@@ -37,6 +37,7 @@ from .config import resource_path
 from .errors import OutputError
 from .evidence import seal
 from .failure import advice, log_lines, plain, repeat_command, short_trace
+from .figures import value_text
 from .files import replacing
 
 # %% ../../nbs/22_page.ipynb #40954a94
@@ -476,7 +477,7 @@ def templates(*folders: str) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    filters = (script_json, basename, plain, when, whole, size, duration, said)
+    filters = (script_json, basename, plain, when, whole, size, duration, said, value_text)
     about_failures = (advice, repeat_command, short_trace)
     functions = (*filters, *about_failures)
     environment.filters.update({function.__name__: function for function in functions})

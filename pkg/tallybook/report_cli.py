@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from tallybook.reports import OnProgress, ReportInfo, RunResult, ShouldStop
 
 # %% auto #0
-__all__ = ['report_app', 'ReportName', 'Parameters', 'RunsFolder', 'Force', 'AsSchema', 'NewName', 'ReportsFolder', 'Replace',
-           'Checked', 'AsJson', 'ANY_OPTION', 'RunCommand', 'list_reports_command', 'show_report', 'new_report',
-           'check_reports', 'run_report_command', 'given_values', 'run_and_say']
+__all__ = ['report_app', 'ReportName', 'Parameters', 'RunsFolder', 'Force', 'Timeout', 'AsSchema', 'NewName', 'ReportsFolder',
+           'Replace', 'Checked', 'AsJson', 'ANY_OPTION', 'RunCommand', 'list_reports_command', 'show_report',
+           'new_report', 'check_reports', 'run_report_command', 'given_values', 'run_and_say']
 
 # %% ../../nbs/30_report_cli.ipynb #2e2700c2
 def _spelled(name: str) -> str:
@@ -266,6 +266,14 @@ RunsFolder = Annotated[
     Path | None, typer.Option("--runs", metavar="FOLDER", help="Where runs are kept (runs).")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Run even if nothing has changed.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        "--timeout",
+        metavar="SECONDS",
+        help="How long the run may take (the setting report_timeout_seconds).",
+    ),
+]
 AsSchema = Annotated[
     bool, typer.Option("--schema", help="Print the parameters as a JSON Schema instead.")
 ]
@@ -403,6 +411,7 @@ def run_report_command(
     parameters: Parameters = None,
     runs_dir: RunsFolder = None,
     force: Force = False,
+    timeout: Timeout = None,
     verbose: Verbose = False,
 ) -> None:
     """Run a report and say where its page is; where nothing has changed, name the earlier page.
@@ -414,7 +423,7 @@ def run_report_command(
     """
     values = given_values(context, name, parameters)
     start_logging(verbose=verbose)
-    run_and_say(name, values, runs_dir, force=force)
+    run_and_say(name, values, runs_dir, force=force, timeout_seconds=timeout)
 
 
 def given_values(
@@ -445,13 +454,19 @@ def given_values(
 
 
 def run_and_say(
-    name: str, parameters: Mapping[str, object], runs_dir: Path | None, *, force: bool = False
+    name: str,
+    parameters: Mapping[str, object],
+    runs_dir: Path | None,
+    *,
+    force: bool = False,
+    timeout_seconds: float | None = None,
 ) -> None:
     """Run a report, show how it goes and what it found; the ledger has it from beginning to end.
 
     Raises:
         ReportError: It did not end well; carries the state's exit code.
     """
+    from tallybook.figures import value_text
     from tallybook.reports import run_report
     from tallybook.worker import ledger_address, run_noted
 
@@ -464,6 +479,7 @@ def run_and_say(
             name,
             parameters,
             runs_dir=runs_dir,
+            timeout_seconds=timeout_seconds,
             force=force,
             on_progress=step,
             should_stop=should_stop,
@@ -475,7 +491,7 @@ def run_and_say(
     if result.unchanged:
         say(f"not run again: {result.reason}. To run it anyway: --force")
     for found, value in result.manifest.get("values", {}).items():
-        say(f"  {found}: {value}")
+        say(f"  {found}: {value_text(value)}")
     if result.folder:
         say(f"page: {result.folder / 'report.html'}")
     if result.state.exit_code:

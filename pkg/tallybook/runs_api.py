@@ -559,8 +559,8 @@ def _shown_diff(a: Path, b: Path) -> DiffView:
         compare_runs,
         comparison_lines,
         table_sentence,
-        value_text,
     )
+    from tallybook.figures import value_text  # noqa: PLC0415
 
     def shown(change: Change) -> ChangeView:
         return ChangeView(

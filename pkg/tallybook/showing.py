@@ -15,7 +15,7 @@ from urllib.parse import quote
 from pydantic import BaseModel
 
 from .asking import source_parameters, with_names
-from .compare import value_text
+from .figures import value_text
 from .desk import Desk, bundle_of
 from .errors import ProcessingError
 from .failure import LogLine, log_lines
