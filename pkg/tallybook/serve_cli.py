@@ -65,9 +65,12 @@ def _keep_working(shift: _Shift, news: News) -> None:
     """Start the workers, and start them again when they have died."""
     pause = _FIRST_PAUSE_SECONDS
     while not shift.over.is_set():
-        code = _one_child(shift, news)
+        try:
+            end = f"have ended with code {_one_child(shift, news)}"
+        except OSError as error:
+            end = f"could not be started: {error}"
         if not shift.over.is_set():
-            _log.error("the workers have ended with code %d; starting them again", code)
+            _log.error("the workers %s; they are started again in %g seconds", end, pause)
         shift.over.wait(pause)
         pause = min(2 * pause, _LAST_PAUSE_SECONDS)
 

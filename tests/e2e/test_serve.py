@@ -93,12 +93,15 @@ def test_from_the_form_to_the_page(tmp_path: Path) -> None:
     assert token not in said
 
 
-def test_stops_after_its_runs(place: Path) -> None:
-    """A run at work when TERM comes is finished first."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stops_after_its_runs(place: Path, number: signal.Signals) -> None:
+    """A run at work is finished first, at TERM and at Ctrl-C, which a terminal sends to both."""
     with serve(place, TALLYBOOK_REPORTS_DIR=str(place / "reports")) as service:
-        number = ask(service, "patient")
-        service.until(lambda: is_running(service, number))
-        service.process.send_signal(signal.SIGTERM)
+        run = ask(service, "patient")
+        service.until(lambda: is_running(service, run))
+        met = [psutil.Process(service.process.pid), service.workers()]
+        for process in met if number is signal.SIGINT else met[:1]:
+            process.send_signal(number)
         service.until(lambda: "stopping: 1 runs" in service.log.read_text())
         (place / "go-on").touch()
         assert service.process.wait(BOUND) == 0, service.log.read_text()
