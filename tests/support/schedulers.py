@@ -125,9 +125,13 @@ class Place:
         return self.schedulers[-1]
 
     def at_work(self) -> Scheduler:
-        """Return a scheduler that nobody has struck, a new one if there is none."""
+        """Return a scheduler that nobody has struck, a new one if there is none.
+
+        One that has ended does not count: its pool may have been killed twice while it started.
+        """
         whole = [one for one in self.schedulers if one not in self.struck]
-        return whole[-1] if whole else self.start()
+        alive = [one for one in whole if one.process.poll() is None]
+        return alive[-1] if alive else self.start()
 
     def add(self, report: str = "tiny", count: int = 1) -> Run:
         """Let earlier days come due; return the run of the last one."""
