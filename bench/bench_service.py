@@ -283,13 +283,17 @@ async def compare(servers: Mapping[str, tuple[str, psutil.Process]]) -> dict[str
     return costs
 
 
-async def show_latency(address: str, rate: float) -> None:
-    """Print what a caller waits for at a load that can be borne."""
-    for even, name in ((True, "evenly spaced"), (False, "at random moments")):
+async def show_latency(name: str, address: str, rate: float) -> None:
+    """Print what a caller waits for at a load that can be borne.
+
+    The bare route's times tell how much of the tail is the machine's: whoever else wants its
+    processors stops both servers alike.
+    """
+    for even, when in ((True, "evenly spaced"), (False, "at random moments")):
         times, seen = await paced(address, rate, 10, even=even)
         median, late = at(times, 0.5), at(times, 0.99)
         print(
-            f"at 80 % load, {name}: p50 {median:.1f} ms, p99 {late:.1f} ms, "
+            f"{name} at 80 % load, {when}: p50 {median:.1f} ms, p99 {late:.1f} ms, "
             f"{late / median:.1f} x; statuses {dict(seen)}"
         )
 
@@ -322,18 +326,19 @@ async def measure(servers: Mapping[str, tuple[str, psutil.Process]], seconds: fl
     ratio = statistics.median(
         mine.rate / other.rate for other, mine in zip(costs["bare"], costs["ours"], strict=True)
     )
-    capacity = statistics.median(cost.rate for cost in costs["ours"])
+    rates = {name: statistics.median(cost.rate for cost in all_) for name, all_ in costs.items()}
     used = {
         name: statistics.median(cost.microseconds for cost in all_) for name, all_ in costs.items()
     }
     print(
-        f"/process, 1,000 items: {capacity:.0f} a second, {ratio:.2f} x a bare route; "
+        f"/process, 1,000 items: {rates['ours']:.0f} a second, {ratio:.2f} x a bare route; "
         f"processor {used['ours']:.0f} and {used['bare']:.0f} us a request, "
         f"{used['bare'] / used['ours']:.2f} x"
     )
+    for name, (address, _) in servers.items():
+        await show_latency(name, address, 0.8 * rates[name])
     ours, process = servers["ours"]
-    await show_latency(ours, 0.8 * capacity)
-    await show_overload(ours, process, 2 * capacity, seconds)
+    await show_overload(ours, process, 2 * rates["ours"], seconds)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     count = min(10_000, hard - 200)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 200), hard))

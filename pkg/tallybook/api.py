@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -17,17 +17,18 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic import ValidationError as PydanticError
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Connection
 
 import tallybook
 from . import pages, people_api, runs_api, status_api, tally_api
-from .access import CSRF_HEADER, SESSION_COOKIE, Keyring, Runner, Scope, requires
+from .access import CSRF_HEADER, SESSION_COOKIE, Caller, Keyring, Runner, Scope
 from .asking import Moment
 from .config import AppConfig
 from .core import look_up_categories, process_batch_async, process_data
@@ -42,7 +43,7 @@ _all_ = ["DatabaseService", "get_database_service"]
 
 # %% auto #0
 __all__ = ['router', 'RequestConfig', 'ProcessRequest', 'ProcessResponse', 'ExternalAPIService', 'get_external_api_service',
-           'ProcessRoute', 'process_data_endpoint', 'describe_service', 'create_app', 'DatabaseService',
+           'process_data_endpoint', 'short_way', 'describe_service', 'create_app', 'DatabaseService',
            'get_database_service']
 
 # %% ../../nbs/30_api.ipynb #7e320f56
@@ -170,42 +171,8 @@ async def _counted(body: ProcessRequest, external: ExternalAPIService) -> dict[s
         return dict(Counter(body.data))
     return await run_in_threadpool(process_data, body.data, body.config, DataSource.LOCAL_FILE)
 
-# %% ../../nbs/30_api.ipynb #8404563c
-_may_run: Final = requires(Scope.RUN)
-_Handler = Callable[[Request], Awaitable[Response]]
-
-
-async def _posted(request: Request) -> ProcessRequest | None:
-    """Read a request of the usual kind; None for any other, which FastAPI then looks at."""
-    usual = request.headers.get("content-type") == "application/json"
-    if not usual or request.app.dependency_overrides:
-        return None
-    try:
-        body = ProcessRequest.model_validate_json(await request.body())
-    except (PydanticError, ClientDisconnect):
-        return None
-    return None if body.lookup else body
-
-
-class ProcessRoute(APIRoute):
-    """The route `/process`: described and checked by FastAPI, answered without it where it can be."""
-
-    def get_route_handler(self) -> Callable[[Request], Any]:
-        """Return what answers a request (called by FastAPI)."""
-        ordinary = super().get_route_handler()
-
-        async def handle(request: Request) -> Response:
-            body = await _posted(request)
-            if body is None:
-                return await ordinary(request)
-            caller = await _may_run(request)
-            made = await process_data_endpoint(body, request, caller, _external_api_service())
-            return Response(made.model_dump_json(), media_type="application/json")
-
-        return handle
-
 # %% ../../nbs/30_api.ipynb #e498c631
-router = APIRouter(route_class=ProcessRoute)
+router = APIRouter()
 
 
 @router.post("/process")
@@ -223,6 +190,82 @@ async def process_data_endpoint(
     results = await _counted(body, external)
     request.scope["state"]["counts"] = {"items": len(body.data), "categories": len(results)}
     return ProcessResponse(results=results, processing_time=time.perf_counter() - started)
+
+# %% ../../nbs/30_api.ipynb #8404563c
+_ROUTE: Final = router.routes[0]
+_JSON: Final = b"application/json"
+
+
+def _is_usual(connection: Connection) -> bool:
+    """Tell whether a request may go the short way: labels as JSON, from whom a token shows."""
+    if connection["type"] != "http" or connection["path"] != "/process":
+        return False
+    caller: Caller | None = connection["state"].get("caller")
+    kind = next((value for name, value in connection["headers"] if name == b"content-type"), b"")
+    return (
+        connection["method"] == "POST"
+        and kind == _JSON
+        and caller is not None
+        and caller.session is None
+        and caller.scope.covers(Scope.RUN)
+        and not connection["app"].dependency_overrides
+    )
+
+
+async def _take(receive: Receive) -> list[Message]:
+    """Take the parts of a body, up to the first that does not come."""
+    parts: list[Message] = []
+    with suppress(HTTPException):  # whoever asks for that part again is told the same
+        while not parts or parts[-1].get("more_body", False):
+            parts.append(await receive())
+    return parts
+
+
+def _again(parts: list[Message], receive: Receive) -> Receive:
+    """Return a `receive` that begins with parts that were taken before."""
+    left = iter(parts)
+
+    async def take() -> Message:
+        return next(left, None) or await receive()
+
+    return take
+
+
+def _read(parts: list[Message], most: int) -> ProcessRequest | None:
+    """Read labels to be counted; None for what FastAPI has to look at."""
+    if not parts or parts[-1]["type"] != "http.request" or parts[-1].get("more_body", False):
+        return None
+    try:
+        body = ProcessRequest.model_validate_json(b"".join(part["body"] for part in parts))
+    except PydanticError:
+        return None
+    return None if body.lookup or len(body.data) > most else body
+
+
+def short_way(app: ASGIApp, *, most: int) -> ASGIApp:
+    """Answer `POST /process` without FastAPI, where it can be.
+
+    Args:
+        app: What answers everything else. FastAPI describes and checks the route as any other.
+        most: How many labels a request may have.
+    """
+
+    async def handle(connection: Connection, receive: Receive, send: Send) -> None:
+        if not _is_usual(connection):
+            await app(connection, receive, send)
+            return
+        parts = await _take(receive)
+        body = _read(parts, most)
+        if body is None:
+            await app(connection, _again(parts, receive), send)
+            return
+        connection["route"] = _ROUTE
+        request, caller = Request(connection), connection["state"]["caller"]
+        made = await process_data_endpoint(body, request, caller, _external_api_service())
+        response = Response(made.model_dump_json(), media_type="application/json")
+        await response(connection, receive, send)
+
+    return handle
 
 # %% ../../nbs/30_api.ipynb #4368dd7d
 _PROBLEMS: Final = (400, 404, 405, 408, 409, 410, 413, 415, 421, 422, 429, 500, 502, 503)
@@ -326,6 +369,7 @@ def create_app(
         app.include_router(part.router)
     app.openapi = lambda: describe_service(app)  # type: ignore[method-assign]
     known = LOOPBACK_NAMES | configured.service.hosts if names is None else names
+    app.add_middleware(short_way, most=configured.service.max_items)
     app.add_middleware(guarded, desk=desk, load=load, names=known)
     if origins := configured.service.origins:
         app.add_middleware(

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 from fastapi import Depends, Request
 from starlette.exceptions import HTTPException
@@ -29,8 +29,8 @@ from .log import get_logger
 from .problems import RefusedError, answer, busy, problem_of, unforeseen
 
 # %% auto #0
-__all__ = ['AtLoad', 'LOOPBACK_NAMES', 'PUBLIC', 'Buckets', 'Load', 'get_load', 'taking_place', 'too_large', 'is_our_name',
-           'guarded']
+__all__ = ['AtLoad', 'LOOPBACK_NAMES', 'PUBLIC', 'Buckets', 'Load', 'get_load', 'taking_place', 'Wire', 'too_large',
+           'is_our_name', 'guarded']
 
 # %% ../../nbs/26_guard.ipynb #93e8aa9d
 _MOST_BUCKETS: Final = 10_000
@@ -122,23 +122,37 @@ def taking_place(load: Load, places: int) -> Iterator[None]:
     finally:
         load.tallies -= 1
 
+# %% ../../nbs/26_guard.ipynb #d4ea562a
+class Wire(Protocol):
+    """What a server can tell of the connection that a request came by, and do for it."""
+
+    def at_work(self) -> int:
+        """Return how many requests have arrived, at all connections, and are not done."""
+
+    def has_whole_body(self) -> bool:
+        """Tell whether nothing more of the request is to come."""
+
+    def add_lines(self, lines: bytes) -> None:
+        """Add header lines to the head of the answer that is sent next."""
+
 # %% ../../nbs/26_guard.ipynb #d4ec09f8
 _ANONYMOUS_BYTES: Final = 64 * 1024
 
 
-def _limited(receive: Receive, most: int, deadline: float) -> Receive:
+def _limited(receive: Receive, most: int, deadline: float, wire: Wire | None) -> Receive:
     """Return a `receive` that counts the bytes of the body and holds a deadline for all of it."""
     seen, over = 0, False
 
     async def take() -> Message:
         nonlocal seen, over
+        if seen > most:
+            raise too_large(most)
         if over:
             return await receive()
-        try:
-            async with asyncio.timeout_at(deadline):
-                message = await receive()
-        except TimeoutError:
-            raise HTTPException(408, "the body did not arrive in time") from None
+        if wire is not None and wire.has_whole_body():
+            message = await receive()  # which is there, so nobody waits
+        else:
+            message = await _in_time(receive, deadline)
         seen += len(message.get("body", b""))
         if seen > most:
             raise too_large(most)
@@ -146,6 +160,14 @@ def _limited(receive: Receive, most: int, deadline: float) -> Receive:
         return message
 
     return take
+
+
+async def _in_time(receive: Receive, deadline: float) -> Message:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await receive()
+    except TimeoutError:
+        raise HTTPException(408, "the body did not arrive in time") from None
 
 
 def too_large(most: int) -> HTTPException:
@@ -171,15 +193,30 @@ _HEADERS: Final = (
     (b"cache-control", b"no-store"),
 )
 _ENCRYPTED: Final = (b"strict-transport-security", b"max-age=31536000")
+_NAMES: Final = frozenset(name for name, _ in _HEADERS)
+_LINES: Final = b"".join(b"%s: %s\r\n" % pair for pair in _HEADERS)
 
 
-def _complete(headers: list[tuple[bytes, bytes]], request_id: bytes, scheme: str) -> None:
-    """Add the headers that an answer does not have yet."""
+def _own_headers(request_id: bytes, scheme: str) -> list[tuple[bytes, bytes]]:
+    """Return the headers that no route sets."""
+    number = (b"x-request-id", request_id)
+    return [number, _ENCRYPTED] if scheme == "https" else [number]
+
+
+def _complete(
+    headers: list[tuple[bytes, bytes]], own: list[tuple[bytes, bytes]], wire: Wire | None
+) -> None:
+    """Add the headers that an answer does not have yet.
+
+    Where it has none of them, the server writes their lines as they stand here: to check and to
+    write nine headers takes longer than to count a hundred labels.
+    """
     there = {name for name, _ in headers}
-    headers.extend(pair for pair in _HEADERS if pair[0] not in there)
-    headers.append((b"x-request-id", request_id))
-    if scheme == "https":
-        headers.append(_ENCRYPTED)
+    if wire is not None and _NAMES.isdisjoint(there):
+        wire.add_lines(_LINES + b"".join(b"%s: %s\r\n" % pair for pair in own))
+    else:
+        headers.extend(pair for pair in _HEADERS if pair[0] not in there)
+        headers.extend(own)
 
 # %% ../../nbs/26_guard.ipynb #ceb76da0
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]", "::1", "testserver"})
@@ -270,19 +307,30 @@ class _Visit:
     It is a class because a closure for each request would cost more than what it does.
     """
 
-    __slots__ = ("_connection", "_load", "_send", "_started", "_streaming", "request_id", "status")
+    __slots__ = (
+        "_connection",
+        "_load",
+        "_send",
+        "_started",
+        "_streaming",
+        "request_id",
+        "status",
+        "wire",
+    )
 
     def __init__(self, load: Load, connection: Connection, send: Send, request_id: str) -> None:
         self._load, self._connection, self._send = load, connection, send
         self._started, self._streaming = time.perf_counter(), False
         self.request_id, self.status = request_id, 0
+        self.wire: Wire | None = connection.setdefault("state", {}).get("wire")
 
     async def send(self, message: Message) -> None:
         """Pass a part of the answer on, with all headers; give up on who does not take it."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers: list[tuple[bytes, bytes]] = list(message["headers"])
-            _complete(headers, self.request_id.encode(), self._connection["scheme"])
+            own = _own_headers(self.request_id.encode(), self._connection["scheme"])
+            _complete(headers, own, self.wire)
             if _is_stream(headers):
                 self._streaming = True
                 self._load.requests -= 1
@@ -374,15 +422,16 @@ def guarded(app: ASGIApp, *, desk: Desk, load: Load, names: frozenset[str]) -> A
         headers = _headers(connection)
         visit = _Visit(load, connection, send, _new_request_id(headers))
         caller = caller_of(desk.keyring, headers)
-        connection.setdefault("state", {}).update(request_id=visit.request_id, caller=caller)
+        connection["state"].update(request_id=visit.request_id, caller=caller)
         load.requests += 1
         try:
-            await asyncio.sleep(0)  # let everybody who has arrived be counted
+            if visit.wire is None or visit.wire.at_work() > service.max_requests:
+                await asyncio.sleep(0)  # let everybody who has arrived be counted
             _check_admission(limits, connection, headers, caller)
             most = _most_bytes(service, connection["path"], caller)
             _check_length(headers, most)
             deadline = asyncio.get_running_loop().time() + service.body_timeout_seconds
-            await app(connection, _limited(receive, most, deadline), visit.send)
+            await app(connection, _limited(receive, most, deadline, visit.wire), visit.send)
         except (RefusedError, HTTPException) as error:
             await _refuse(connection, error, receive, visit.send)
         except Exception as error:

@@ -46,8 +46,10 @@ _LARGE = 1 << 63
 
 
 def _safe(value: object) -> object:
-    if value is None or type(value) in (str, bool) or (type(value) is int and abs(value) < _LARGE):
+    if value is None or type(value) is str or type(value) is bool:
         return value  # most values: nothing about them has to be tried
+    if (type(value) is int or type(value) is float) and -_LARGE < value < _LARGE:
+        return value
     try:
         plain = _as_json(value)
         json.dumps(plain)

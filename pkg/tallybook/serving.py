@@ -12,6 +12,7 @@ import secrets
 import socket
 from types import FrameType
 from typing import Any, Final, cast
+from weakref import proxy
 
 import h11
 import uvicorn
@@ -32,19 +33,31 @@ class Joined:
     It is a class because uvicorn writes to it as to any other transport.
     """
 
-    __slots__ = ("_head", "_transport")
+    __slots__ = ("_head", "_lines", "_transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport, self._head = transport, b""
+        self._transport, self._head, self._lines = transport, b"", b""
+
+    def add_lines(self, lines: bytes) -> None:
+        """Add header lines to the head of the answer that is written next."""
+        self._lines = lines
 
     def write(self, data: bytes) -> None:
         """Send, unless this is a head to which a body belongs."""
         if self._head:
             data, self._head = self._head + data, b""
-        elif data.startswith(b"HTTP/1.1 ") and b"\r\ncontent-length: " in data:
-            self._head = data
-            return
+        elif data.startswith(b"HTTP/1.1 "):
+            data = self._completed(data)
+            if b"\r\ncontent-length: " in data:
+                self._head = data
+                return
         self._transport.write(data)
+
+    def _completed(self, head: bytes) -> bytes:
+        if not self._lines or head.startswith(b"HTTP/1.1 1"):  # only a word that more will follow
+            return head
+        lines, self._lines = self._lines, b""
+        return b"%s%s\r\n" % (head.removesuffix(b"\r\n"), lines)
 
     def close(self) -> None:
         """Send what is left, and hang up."""
@@ -59,14 +72,28 @@ _HEAD_SECONDS: Final = 10.0
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1, with a deadline for the head of every request."""
+    """HTTP/1.1, with a deadline for the head of every request; the guard's `Wire`, too."""
 
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first head."""
-        super().connection_made(cast("asyncio.Transport", Joined(transport)))
+        self._joined = Joined(transport)
+        super().connection_made(cast("asyncio.Transport", self._joined))
+        self.app_state = {**self.app_state, "wire": proxy(self)}  # which keeps nothing alive
         self._await_head()
+
+    def at_work(self) -> int:
+        """Return how many requests have arrived, at all connections, and are not done."""
+        return len(self.tasks)
+
+    def has_whole_body(self) -> bool:
+        """Tell whether nothing more of the request is to come."""
+        return not self.cycle.more_body
+
+    def add_lines(self, lines: bytes) -> None:
+        """Add header lines to the head of the answer that is sent next."""
+        self._joined.add_lines(lines)
 
     def data_received(self, data: bytes) -> None:
         """Read, and see whether the head is complete."""

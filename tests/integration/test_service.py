@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection
+from http.client import HTTPConnection, parse_headers
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -149,6 +149,47 @@ class TestProcess:
             assert any(own.values())
             answers.append((answered.status_code, said))
         assert answers[0] == answers[1]
+
+    def test_in_parts(self, app):
+        """A body may come in parts, also to who waits for leave to send it."""
+        head = (
+            "POST /process HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            f"Authorization: {bearer(Scope.RUN)['Authorization']}\r\n"
+            "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        with served(app) as address, socket.create_connection(place(address), 30) as line:
+            answer = line.makefile("rb")
+            line.sendall(head.encode())
+            assert [answer.readline(), answer.readline()] == [b"HTTP/1.1 100 Continue\r\n", b"\r\n"]
+            line.sendall(b'9\r\n{"data": \r\n')
+            line.sendall(b'b\r\n["a", "a"]}\r\n0\r\n\r\n')
+            assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+            headers = parse_headers(answer)
+            assert headers.get_all("x-content-type-options") == ["nosniff"]
+            said = json.loads(answer.read(int(headers["content-length"])))
+        assert said["results"] == {"a": 2}
+
+    @pytest.mark.parametrize("size", [10, 1001])
+    def test_in_too_many_parts(self, tmp_path, size):
+        """A body that turns out to be too large is refused, and the connection ends."""
+        app = new_app(tmp_path, service={"max_body_bytes": 1000})
+        with served(app) as address, closing(HTTPConnection(*place(address), timeout=30)) as line:
+            headers = {**bearer(Scope.RUN), "Content-Type": "application/json"}
+            body = (b" " * size for _ in range(101))
+            line.request("POST", "/process", body, headers, encode_chunked=True)
+            assert line.getresponse().status == 413
+        app.state.desk.ledger.close()
+
+    def test_log(self, app, caplog):
+        """The short way is logged as what it is: the route, who asked, and the counts."""
+        caplog.set_level("INFO", "tallybook.access")
+        client_for(app, Scope.RUN).post("/process", json={"data": ["a", "b", "a"]})
+        [fields] = [
+            record.extra_fields for record in caplog.records if record.name.endswith("access")
+        ]
+        assert (fields["route"], fields["status"]) == ("/process", 200)
+        assert fields["caller"]
+        assert (fields["items"], fields["categories"]) == (3, 2)
 
     @pytest.mark.parametrize(("scope", "status"), [(Scope.READ, 403), (Scope.RUN, 200)])
     def test_scope(self, app, scope, status):
@@ -455,6 +496,24 @@ class TestLimits:
         assert int(refused.headers["Retry-After"]) >= 1
         assert client_for(app, Scope.READ).get("/runs").status_code == 200
         app.state.desk.ledger.close()
+
+    @pytest.mark.parametrize(
+        "path", ["/health", "/runs", "/nowhere", "/sign-in", "/openapi.json", "/metrics"]
+    )
+    def test_headers(self, app, path):
+        """Our server writes the headers that any other is told to send, each once."""
+        asked = {**bearer(Scope.ADMIN), "x-request-id": "number-1"}
+        told = client_for(app).get(path, headers=asked, follow_redirects=False).headers
+        with served(app) as address, closing(HTTPConnection(*place(address), timeout=30)) as line:
+            line.request("GET", path, headers=asked)
+            answered = line.getresponse()
+            answered.read()
+        ours = sorted(name.lower() for name, _ in answered.getheaders())
+        assert ours == sorted([*told.keys(), "date"])
+        differing = {"date", "content-length", "etag", "x-request-id"}
+        shared = {name: answered.getheader(name) for name in ours if name not in differing}
+        assert shared == {name: told[name] for name in shared}
+        assert answered.getheader("x-request-id") == "number-1"
 
     @pytest.mark.parametrize(("size", "kept"), [(30_000, True), (70_000, False)])
     def test_connection_of_the_refused(self, tmp_path, size, kept):
