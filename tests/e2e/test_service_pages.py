@@ -347,8 +347,15 @@ class TestStory:
 class TestEveryPage:
     """What each page has to be."""
 
-    @pytest.mark.parametrize("width", [360, 1280])
-    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    @pytest.mark.parametrize(
+        ("width", "scheme"),
+        [
+            (360, "dark"),
+            (1280, "light"),
+            pytest.param(360, "light", marks=pytest.mark.soak),
+            pytest.param(1280, "dark", marks=pytest.mark.soak),
+        ],
+    )
     def test_fits_and_is_accessible(
         self, guest: Callable[..., Guest], site: Site, width: int, scheme: str
     ) -> None:

@@ -180,12 +180,10 @@ class TestNamedPoints:
     @pytest.mark.parametrize(
         ("point", "target", "number"),
         [
-            ("place", "caller", signal.SIGKILL),
             ("sockets", "runner", signal.SIGTERM),
             ("journal", "kernel", signal.SIGTERM),
-            ("notebook", "runner", signal.SIGKILL),
+            ("notebook", "caller", signal.SIGKILL),
             ("manifest", "group", signal.SIGTERM),
-            ("manifest", "all", signal.SIGKILL),
         ],
     )
     def test_some(self, tmp_path: Path, point: str, target: str, number: signal.Signals) -> None:

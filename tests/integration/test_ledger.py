@@ -191,7 +191,8 @@ class TestKilled:
             go(asking)
             acknowledged = [told(asking)[0] for _ in range(after)]
             asking.send_signal(signal.SIGKILL)
-            tail = [line for line in asking.communicate()[0].splitlines() if line.endswith("]")]
+            asking.wait()  # not `communicate`: it does not know of the lines that are here already
+            tail = [line for line in asking.stdout.read().splitlines() if line.endswith("]")]
         acknowledged += [json.loads(line)[0] for line in tail]
         with closing(open_ledger(address)) as ledger:
             found = {run.id for run in list_runs(ledger, limit=100_000).runs}

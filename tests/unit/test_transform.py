@@ -91,6 +91,14 @@ class TestTransformData:
         totals = transform_data(tmp_path / "in.parquet", tmp_path / "out.parquet").collect()
         assert totals.schema["total_amount"] == pl.Float64
 
+    def test_whether_amounts_were_measured_is_known(self, week: Path, tmp_path: Path):
+        """Floats are measurements, everything else is exact."""
+        pl.DataFrame(
+            {"timestamp": ["2026-03-02"], "category": ["a"], "amount": [0.1]}
+        ).write_parquet(tmp_path / "floats.parquet")
+        assert tally_source(tmp_path / "floats.parquet").measured
+        assert not tally_source(week).measured
+
     def test_lines_of_text_are_counted(self, tmp_path: Path):
         """An empty line is no item: it goes to the rejects."""
         (tmp_path / "items.txt").write_text("tea\ncake\n\ntea\n")
