@@ -1,7 +1,8 @@
 """Hold the notebooks and the package together.
 
     python tools/notebooks.py check           is pkg/ what nbs/ exports, is every notebook clean?
-    python tools/notebooks.py number FOLDER   copy nbs/ with execution counts for `pytest --nbval`
+    python tools/notebooks.py number FOLDER   copy nbs/ with execution counts for `pytest --nbval`,
+                                              and describe a kernel that starts quickly
 
 Nothing in the checkout is written, and git is not asked: both work on a copy.
 """
@@ -22,6 +23,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "pkg/tallybook"
 NOT_EXPORTED = ("__init__.py", "py.typed")  # written by hand, copied before the export
 NOT_RUN = ("#| slow", "#| eval: false")
+QUICK = """import sys
+sys.modules["debugpy"] = None  # a debugger costs half of a kernel's start
+from ipykernel.kernelapp import launch_new_instance
+launch_new_instance()"""
 
 
 def nbdev(command: str, *options: str, folder: Path) -> None:
@@ -101,12 +106,17 @@ def numbered(notebook: dict[str, Any]) -> dict[str, Any]:
 
 
 def number(folder: Path) -> int:
-    """Write the numbered copies; return the exit code."""
+    """Write the numbered copies and the kernel's description; return the exit code."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for path in sorted((ROOT / "nbs").glob("*.ipynb")):
         notebook = numbered(json.loads(path.read_text("utf-8")))
         (folder / path.name).write_text(json.dumps(notebook), "utf-8")
+    kernel = folder / "kernels" / "quick"
+    kernel.mkdir(parents=True)
+    argv = [sys.executable, "-c", QUICK, "-f", "{connection_file}"]
+    described = {"argv": argv, "display_name": "Python without a debugger", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(described), "utf-8")
     return 0
 
 
