@@ -67,7 +67,7 @@ unit: $(DEV)  ## Run tests/; those of the exact modules must cover every branch 
 	echo "Branch coverage, which must be 100 % on: $(EXACT)"
 	$(BIN)/coverage report --fail-under=100 --show-missing \
 		--include "$(subst $() ,$(COMMA),$(patsubst %,*/tallybook/%.py,$(EXACT)))"
-	$(BIN)/python -m pytest -n logical --dist loadfile $(addprefix --deselect ,$(EXACT_TESTS))
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(addprefix --deselect ,$(EXACT_TESTS))
 
 bench: $(DEV)  ## Measure: import and start-up time, throughput, as ratios
 	for script in bench/bench_*.py; do $(BIN)/python "$$script" || exit; done

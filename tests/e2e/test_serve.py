@@ -93,7 +93,9 @@ def test_from_the_form_to_the_page(tmp_path: Path) -> None:
     assert token not in said
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)]
+)
 def test_stops_after_its_runs(place: Path, number: signal.Signals) -> None:
     """A run at work is finished first, at TERM and at Ctrl-C, which a terminal sends to both."""
     with serve(place, TALLYBOOK_REPORTS_DIR=str(place / "reports")) as service:

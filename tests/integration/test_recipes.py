@@ -168,6 +168,7 @@ class TestSystemd:
             assert (one["KillMode"], one["TimeoutStopSec"]) == ("mixed", "60")
             assert one["ReadWritePaths"] == one["WorkingDirectory"] == str(tmp_path)
 
+    @pytest.mark.soak
     @pytest.mark.parametrize(("verdict", "code"), ENDS)
     def test_report(self, place: Callable[[str], Path], verdict: str, code: int) -> None:
         """The command ends with the code of the run, by which systemd tries again or does not."""
@@ -284,6 +285,7 @@ class TestGitHub:
         assert job["steps"][-1]["if"] == "always()"
         assert job["steps"][-1]["with"]["path"] == "runs/"
 
+    @pytest.mark.soak
     @pytest.mark.parametrize(("verdict", "code"), ENDS)
     def test_report(
         self, place: Callable[[str], Path], workflow: dict[Any, Any], verdict: str, code: int
@@ -327,6 +329,7 @@ class TestKubernetes:
         claim = volumes["reports"]["persistentVolumeClaim"]["claimName"]
         assert claim == volume["metadata"]["name"]
 
+    @pytest.mark.soak
     @pytest.mark.parametrize(("verdict", "code"), ENDS)
     def test_report(self, place: Callable[[str], Path], verdict: str, code: int) -> None:
         """The container's command ends with the code of the run."""

@@ -46,12 +46,14 @@ class TestNotebooks:
         assert "pkg/tallybook/types.py: `make export` writes it from its notebook" in said
         assert "-X = 1" in said
 
+    @pytest.mark.soak
     def test_a_module_without_a_notebook_is_noticed(self, notebooks, capsys):
         """Renaming a notebook must not leave its old module behind."""
         (notebooks.ROOT / "pkg" / "tallybook" / "left_over.py").write_text("", "utf-8")
         assert notebooks.check() == 1
         assert "left_over.py: no notebook exports it; delete it" in capsys.readouterr().out
 
+    @pytest.mark.soak
     def test_an_unclean_notebook_is_noticed(self, notebooks, capsys):
         """Execution counts would make a change of every run."""
         notebook = notebooks.ROOT / "reports" / "category_totals.ipynb"

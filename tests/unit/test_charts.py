@@ -881,6 +881,7 @@ print(json.dumps([digests[i] for i in range(4)]))
 class TestAlwaysTheSame:
     """Nothing but the totals decides what a chart is."""
 
+    @pytest.mark.soak
     def test_across_processes(self) -> None:
         """Specification, SVG and PNG are the same for another hash seed and another order."""
         folder = os.path.dirname(__file__)  # noqa: PTH120 - a text for the other process
