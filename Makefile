@@ -59,7 +59,7 @@ notebooks: $(DEV)  ## Run every notebook, then compare the outputs saved in it
 	echo "Comparing their saved outputs (nbval)"
 	$(BIN)/python tools/notebooks.py number _nbval
 	JUPYTER_PATH=_nbval $(BIN)/python -m pytest --nbval _nbval --nbval-kernel-name quick \
-		--quiet -p no:randomly -n 4 --dist loadfile
+		--quiet -p no:randomly -n logical --dist loadfile
 	rm -rf _nbval
 
 unit: $(DEV)  ## Run tests/; those of the exact modules must cover every branch of them
@@ -67,7 +67,7 @@ unit: $(DEV)  ## Run tests/; those of the exact modules must cover every branch 
 	echo "Branch coverage, which must be 100 % on: $(EXACT)"
 	$(BIN)/coverage report --fail-under=100 --show-missing \
 		--include "$(subst $() ,$(COMMA),$(patsubst %,*/tallybook/%.py,$(EXACT)))"
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(addprefix --deselect ,$(EXACT_TESTS))
+	$(BIN)/python -m pytest -n logical --dist loadfile $(addprefix --deselect ,$(EXACT_TESTS))
 
 bench: $(DEV)  ## Measure: import and start-up time, throughput, as ratios
 	for script in bench/bench_*.py; do $(BIN)/python "$$script" || exit; done
