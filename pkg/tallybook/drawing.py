@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn
 import vl_convert
 
 # %% auto #0
-__all__ = ['draw_svg', 'draw_through', 'serve_drawing', 'Drawer', 'start_drawer', 'line_to', 'end_drawer']
+__all__ = ['prepare_drawing', 'draw_svg', 'draw_through', 'serve_drawing', 'Drawer', 'start_drawer', 'line_to', 'end_drawer']
 
 # %% ../../nbs/18_drawing.ipynb #d7a30005
 _TAG: Final = re.compile("<[^>]*>")
@@ -43,6 +43,14 @@ def _drawn(spec: Mapping[str, Any], vegalite: str) -> str:
     """Draw in this process."""
     svg = vl_convert.vegalite_to_svg(dict(spec), vegalite, allowed_base_urls=[])
     return _renumbered(str(svg))
+
+
+_POINT: Final = {"data": {"values": [{}]}, "mark": "point"}
+
+
+def prepare_drawing() -> None:
+    """Start what draws; else the first chart of a process does so, and takes half a second more."""
+    _drawn(_POINT, vl_convert.get_vegalite_versions()[-1])
 
 # %% ../../nbs/18_drawing.ipynb #d7a30008
 _PATIENCE_SECONDS: Final = 60
@@ -137,12 +145,9 @@ def _drawn_if_possible(spec: Mapping[str, Any], vegalite: str) -> str:
         return ""
 
 
-_POINT: Final = {"data": {"values": [{}]}, "mark": "point"}
-
-
 def serve_drawing() -> NoReturn:
     """Draw until standard input ends, which brings the lines (called in a process of its own)."""
-    _drawn(_POINT, vl_convert.get_vegalite_versions()[-1])
+    prepare_drawing()
     lines: set[Connection] = set()
     with socket.socket(fileno=os.dup(0)) as owner:
         while True:

@@ -5,6 +5,7 @@
 # %% ../../nbs/23_kernel.ipynb #f6137c98
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from threading import Lock, Thread
 from traceback import print_exc
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .drawing import draw_through
+from .drawing import draw_through, prepare_drawing
 from .log import JSONFormatter, get_logger
 
 if TYPE_CHECKING:
@@ -33,14 +34,25 @@ if TYPE_CHECKING:
 __all__ = ['READY_SECONDS', 'KERNEL_LOG', 'modules_of', 'Kernel', 'own_python', 'keep_only', 'start_kernel', 'log_to', 'settle']
 
 # %% ../../nbs/23_kernel.ipynb #90289090
-_IMPORT = re.compile(r"^(?:import|from) (polars|altair|tallybook(?:\.[a-z]+)?)\b", re.MULTILINE)
+_IMPORT = re.compile(
+    r"^(?:import|from) (polars|altair|tallybook(?:\.\w+)?)\b(?: import ([\w, ]+|\([^)]*\)))?",
+    re.MULTILINE,
+)
+_NAME = re.compile(r"(?:^|,)\W*(\w+)")
+
+
+def _modules(module: str, names: str) -> list[str]:
+    """Return what an import loads: `from tallybook import charts` loads `tallybook.charts`."""
+    inner = [f"{module}.{name}" for name in _NAME.findall(names)]
+    return inner if inner and module == "tallybook" else [module]
 
 
 def modules_of(notebook: Path) -> list[str]:
     """Return the slow modules that a notebook imports, to be loaded ahead."""
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    return list(dict.fromkeys(_IMPORT.findall(code)))
+    found = (_modules(*parts) for parts in _IMPORT.findall(code))
+    return list(dict.fromkeys(name for names in found for name in names))
 
 # %% ../../nbs/23_kernel.ipynb #0db3a019
 READY_SECONDS = 60
@@ -156,6 +168,8 @@ def start_kernel(modules: Sequence[str], drawing: int | None = None) -> Kernel:
         modules: What it imports before it is asked to.
         drawing: A line to a process that draws for it (see `tallybook.drawing`).
     """
+    from jupyter_client.asynchronous.client import AsyncKernelClient  # noqa: F401, PLC0415 - both need it
+
     _CONNECTION_FILE.touch(mode=0o600)
     _CONNECTION_FILE.write_text(json.dumps({**_CONNECTION, "key": secrets.token_hex(32)}), "utf-8")
     _LAST_SOCKET.unlink(missing_ok=True)  # an earlier kernel's
@@ -210,10 +224,16 @@ def _listen(pipe: int, orders: SimpleQueue[str]) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+_CHARTS = re.compile(r"altair|tallybook\.\w*charts")
+
+
 def _serve_kernel(pipe: int, modules: Sequence[str], *, draws: bool) -> None:
     """Be a report's kernel, which `draws` its charts by itself or has someone who does."""
     orders: SimpleQueue[str] = SimpleQueue()
     Thread(target=_listen, args=(pipe, orders), daemon=True).start()
+    if draws and any(map(_CHARTS.match, modules)):
+        Thread(target=prepare_drawing, daemon=True).start()
+    gc.disable()  # what is imported stays
     sys.modules["debugpy"] = None  # type: ignore[assignment] # a debugger costs 0.4 s
     from ipykernel.kernelapp import IPKernelApp  # noqa: PLC0415
 
@@ -225,8 +245,8 @@ def _serve_kernel(pipe: int, modules: Sequence[str], *, draws: bool) -> None:
     kernel.capture_fd_output = False
     kernel.initialize(["--HistoryManager.enabled=False", "--InteractiveShell.colors=nocolor"])
     del sys.modules["debugpy"]
-    if draws and "tallybook.look" in sys.modules and orders.empty():  # it is going to wait anyway
-        sys.modules["tallybook.look"].prepare_drawing()
+    gc.freeze()
+    gc.enable()
     order = json.loads(orders.get())
     settle(order["environment"])
     log_to(Path(order["log"]))

@@ -27,8 +27,8 @@ from .files import replacing, writing
 # %% auto #0
 __all__ = ['TONES', 'LIGHT', 'DARK', 'WIDTH', 'MARGIN', 'FONT', 'TITLE_SIZE', 'NAME_SIZE', 'VALUE_SIZE', 'READING', 'Look',
            'contrast', 'theme', 'use_theme', 'light_config', 'dark_config', 'number_format', 'with_unit', 'all_digits',
-           'plain', 'text_width', 'wrap', 'heading', 'chart_title', 'chart_spec', 'spec_json', 'chart_svg',
-           'prepare_drawing', 'chart_png', 'svg_png', 'SavedChart', 'save_chart']
+           'plain', 'text_width', 'wrap', 'heading', 'chart_title', 'chart_spec', 'spec_json', 'chart_svg', 'chart_png',
+           'svg_png', 'SavedChart', 'save_chart']
 
 # %% ../../nbs/19_look.ipynb #a8b50611
 TONES: Final = ("blue", "orange", "green", "purple", "brown", "grey")
@@ -443,11 +443,6 @@ def _vegalite() -> str:
 def chart_svg(spec: Mapping[str, Any]) -> str:
     """Draw a specification as SVG, as it looks before anybody points at it."""
     return draw_svg(_still(spec), _vegalite())
-
-
-def prepare_drawing() -> None:
-    """Start what draws; else the first chart of a process does so, and takes half a second more."""
-    chart_svg({"data": {"values": [{}]}, "mark": "point"})
 
 
 def chart_png(spec: Mapping[str, Any], scale: float = 2) -> bytes:
