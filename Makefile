@@ -59,7 +59,7 @@ notebooks: $(DEV)  ## Run every notebook, then compare the outputs saved in it
 	echo "Comparing their saved outputs (nbval)"
 	$(BIN)/python tools/notebooks.py number _nbval
 	JUPYTER_PATH=_nbval $(BIN)/python -m pytest --nbval _nbval --nbval-kernel-name quick \
-		--quiet -p no:randomly -n logical --dist loadfile
+		--quiet -p no:randomly -n $$((2 * $$(nproc))) --dist loadfile
 	rm -rf _nbval
 
 unit: $(DEV)  ## Run tests/; those of the exact modules must cover every branch of them

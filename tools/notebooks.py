@@ -27,6 +27,15 @@ QUICK = """import sys
 sys.modules["debugpy"] = None  # a debugger costs half of a kernel's start
 from ipykernel.kernelapp import launch_new_instance
 launch_new_instance()"""
+APART = """import os
+from functools import partial
+import nbval.kernel
+from jupyter_client.localinterfaces import local_ips
+# A kernel's ports were free a moment ago; on an address of its own no other worker takes them.
+address = "127.0.1." + os.environ.get("PYTEST_XDIST_WORKER", "gw1")[2:]
+local_ips().append(address)
+nbval.kernel.KernelManager = partial(nbval.kernel.KernelManager, ip=address)
+"""
 
 
 def nbdev(command: str, *options: str, folder: Path) -> None:
@@ -117,6 +126,7 @@ def number(folder: Path) -> int:
     argv = [sys.executable, "-c", QUICK, "-f", "{connection_file}"]
     described = {"argv": argv, "display_name": "Python without a debugger", "language": "python"}
     (kernel / "kernel.json").write_text(json.dumps(described), "utf-8")
+    (folder / "conftest.py").write_text(APART, "utf-8")
     return 0
 
 

@@ -5,13 +5,13 @@
 # %% ../../nbs/13_delimited.ipynb #ffe94699
 from __future__ import annotations
 
-import codecs
 import csv
 import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import polars as pl
@@ -27,7 +27,6 @@ from tallybook.spool import (
     reading_text,
     text_view,
     unreadable,
-    view,
 )
 
 # %% auto #0
@@ -195,49 +194,31 @@ def is_plain(file: Plain, layout: Layout) -> bool:
     return bool(lines.select(fits.all()).collect(engine="streaming").item())
 
 # %% ../../nbs/13_delimited.ipynb #3cc33c7b
-_PIECE: Final = 1 << 20
+def _count(text: bytes, mark: str) -> int:
+    """Count a one-letter mark; Polars takes it for the end of lines, and counts those quickly."""
+    stretches = pl.scan_csv(
+        text,
+        has_header=False,
+        schema={"stretch": pl.String},
+        separator="," if mark != "," else ";",
+        quote_char=None,
+        eol_char=mark,
+    )
+    found = int(stretches.select(pl.len()).collect(engine="streaming").item())
+    return found if text.endswith(mark.encode()) else found - 1
 
 
-def _is_unquoted(file: Plain) -> bool:
-    """Return whether a file is UTF-8 and has no quote, and no CR but in CR LF."""
-    decoder, lone, torn = codecs.getincrementaldecoder("utf-8")(), 0, False
-    for piece in _pieces(file):
-        if b'"' in piece:
-            return False
-        if b"\r" in piece:
-            lone += piece.count(b"\r") - piece.count(b"\r\n")
-        lone -= torn and piece.startswith(b"\n")
-        torn = piece.endswith(b"\r")
-        if decoder.getstate()[0] or not piece.isascii():
-            decoder.decode(piece)
-    decoder.decode(b"", final=True)
-    return lone == 0
+def _is_regular(lines: bytes, mark: str, width: int) -> bool:
+    """Return whether lines have no quote, no CR but in CR LF, and the delimiters of full lines."""
+    if b'"' in lines or (b"\r" in lines and lines.count(b"\r") > lines.count(b"\r\n")):
+        return False
+    if not lines.isascii():
+        lines.decode()
+    records = _count(lines, "\n") + (not lines.endswith(b"\n"))
+    return _count(lines, mark) == records * (width - 1)
 
 
-def _pieces(file: Plain) -> Iterator[bytearray]:
-    """Yield a file piece by piece, in one and the same buffer, which spares the memory."""
-    buffer, whole = bytearray(_PIECE), view(file)
-    while length := whole.readinto(buffer):
-        if length < _PIECE:
-            del buffer[length:]
-        yield buffer
-
-
-def _stretches(file: Plain, mark: str) -> int:
-    """Return how many stretches of text a one-letter mark ends; the last may be open."""
-    with file.scanned() as scanned:
-        stretches = pl.scan_csv(
-            scanned,
-            has_header=False,
-            schema={"stretch": pl.String},
-            separator="," if mark != "," else ";",
-            quote_char=None,
-            eol_char=mark,
-        )
-    return int(stretches.select(pl.len()).collect(engine="streaming").item())
-
-
-def seems_regular(file: Plain, layout: Layout) -> bool:
+def seems_regular(name: str, file: Plain, layout: Layout) -> bool:
     """Return whether a file without quotes has the delimiters of lines that are all full.
 
     If so, and no line has more cells than there are columns, none has fewer.
@@ -245,13 +226,14 @@ def seems_regular(file: Plain, layout: Layout) -> bool:
     Raises:
         UnicodeDecodeError: When it is not UTF-8.
     """
-    width = len(layout.columns)
-    if width == 1 or not _begins_plainly(file) or not _is_unquoted(file):
+    if len(layout.columns) == 1 or not _begins_plainly(file):
         return False
-    last = os.pread(file.fileno(), 1, os.fstat(file.fileno()).st_size - 1)
-    closed = last == layout.delimiter.encode()
-    delimiters = _stretches(file, layout.delimiter) - (not closed)
-    return delimiters == _stretches(file, "\n") * (width - 1)
+    return all(
+        _is_regular(
+            os.pread(file.fileno(), end - start, start), layout.delimiter, len(layout.columns)
+        )
+        for start, end in pairwise(check_lines(name, file))
+    )
 
 # %% ../../nbs/13_delimited.ipynb #a6bdb51d
 def _quick(file: Plain, layout: Layout, quote: str | None = '"') -> pl.LazyFrame:
@@ -268,6 +250,18 @@ def _quick(file: Plain, layout: Layout, quote: str | None = '"') -> pl.LazyFrame
             row_index_offset=1,
         )
     return frame.with_columns(pl.lit(None, dtype=pl.String).alias(BROKEN))
+
+
+def _whole(batch: pl.DataFrame) -> pl.DataFrame:
+    """Return a batch as it is."""
+    return batch
+
+
+def _hopeful(file: Plain, layout: Layout) -> pl.LazyFrame:
+    """Scan all columns, whichever are asked for: only then does Polars refuse too long a row."""
+    return _quick(file, layout, quote=None).map_batches(
+        _whole, streamable=True, projection_pushdown=False
+    )
 
 
 _BATCH_LETTERS: Final = 1 << 23
@@ -318,11 +312,10 @@ def _careful(name: str, file: Plain, layout: Layout) -> Iterator[Chunk]:
 
 def _chunks(name: str, file: Plain, layout: Layout) -> Iterator[Chunk]:
     with reading_text(name, file):
-        hopeful = seems_regular(file, layout)
+        hopeful = seems_regular(name, file, layout)
         plain = hopeful or is_plain(file, layout)
     if hopeful:
-        frame = _quick(file, layout, quote=None)
-        yield Chunk(name, frame, otherwise=lambda: _careful(name, file, layout))
+        yield Chunk(name, _hopeful(file, layout), otherwise=lambda: _careful(name, file, layout))
     elif plain:
         yield Chunk(name, _quick(file, layout))
     else:

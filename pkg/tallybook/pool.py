@@ -274,13 +274,16 @@ def _reap(pool: WarmPool, template: Template, pid: int) -> None:
         _ask(template, {"reap": pid})
 
 # %% ../../nbs/23_pool.ipynb #80c6ee9d
+_TEMPLATES = 5
+
+
 def _add(pool: WarmPool) -> Runner:
-    """Start a runner in a place of its own."""
+    """Start a runner in a place of its own; the template may be killed meanwhile, a few times."""
     place = pool.runs_dir / f".{new_run_id()}.partial"
-    try:
-        return start_runner(place, pool.modules, partial(_fork, pool))
-    except ReportError:  # the template was killed in between: once more, with a new one
-        return start_runner(place, pool.modules, partial(_fork, pool))
+    for _ in range(_TEMPLATES - 1):
+        with suppress(ReportError):
+            return start_runner(place, pool.modules, partial(_fork, pool))
+    return start_runner(place, pool.modules, partial(_fork, pool))
 
 
 def _is_dead(runner: Runner) -> bool:

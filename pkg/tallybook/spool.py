@@ -346,20 +346,25 @@ def reading_text(name: str, file: Plain) -> Iterator[None]:
             raise _not_utf8(name, file) from error
 
 
-def check_lines(name: str, file: Plain) -> None:
+def check_lines(name: str, file: Plain) -> list[int]:
     """Raise when a line is longer than `LONGEST` bytes.
 
     It looks for the last line end of each stretch of that length, and so reads very little.
 
+    Returns:
+        Offsets that part the file into stretches of whole lines, `LONGEST` bytes at most: its
+        beginning, where one stretch ends and the next begins, and its end.
+
     Raises:
         SourceError: Says where the line begins.
     """
-    size, start = os.fstat(file.fileno()).st_size, 0
-    while size - start > LONGEST:
+    size, borders = os.fstat(file.fileno()).st_size, [0]
+    while size - (start := borders[-1]) > LONGEST:
         end = _last_line_end(file, start)
         if end < start:
             raise unreadable(name, f"the line at byte {start:,} is longer than {LONGEST >> 20} MiB")
-        start = end + 1
+        borders.append(end + 1)
+    return [*borders, size]
 
 
 def _last_line_end(file: Plain, start: int) -> int:

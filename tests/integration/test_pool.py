@@ -17,8 +17,9 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from tallybook import pool as pool_module
 from tallybook.errors import OutputError, ValidationError
-from tallybook.pool import WarmPool, _start_template, taken, warm_pool
+from tallybook.pool import Template, WarmPool, _start_template, taken, warm_pool
 from tallybook.reports import RunResult, run_report
 from tallybook.runner import Runner, clear_place, end_runner
 from tallybook.types import RunState
@@ -264,6 +265,25 @@ class TestWaiting:
         pool._template.process.wait()
         assert run(pool, place, "4").state is RunState.OK
         assert run(pool, place, "5").state is RunState.OK
+
+    def test_template_killed_again_and_again(
+        self, pool: WarmPool, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Four that die as soon as they are started are no reason to give up."""
+        start, started = pool_module._start_template, []
+
+        def start_badly(runs: Path) -> Template:
+            started.append(template := start(runs))
+            if len(started) < 5:
+                template.process.kill()
+            return template
+
+        monkeypatch.setattr(pool_module, "_start_template", start_badly)
+        assert pool._template is not None
+        pool._template.process.kill()
+        pool._template.process.wait()
+        assert run(pool, place, "7").state is RunState.OK
+        assert len(started) == 5
 
     def test_ends_with_its_owner(self, tmp_path: Path) -> None:
         """Whoever holds the pool is killed: nothing of it is left."""

@@ -78,9 +78,7 @@ def reach(there: Place, running: Scheduler, point: str) -> None:
 
 def finish(there: Place) -> None:
     """Let a process do the rest, what a dead one has held included, and check all of it."""
-    if there.unfinished():
-        there.at_work()
-    there.until(there.is_done)
+    there.until(lambda: there.is_done() or not there.at_work())
     there.stop()
     there.check()
 

@@ -23,13 +23,14 @@ from tests.hostile.workbook import workbook
 from tallybook import delimited, spool
 from tallybook.delimited import Layout, column_names, is_plain, seems_regular, take_apart
 from tallybook.errors import SourceError
-from tallybook.judge import BROKEN, ROW
+from tallybook.judge import BROKEN, ROW, Reason
 from tallybook.local import SUFFIXES, Format, file_format
 from tallybook.notation import items
 from tallybook.probe import first_damaged
 from tallybook.records import BATCH_ROWS, ReadOptions, attempt
 from tallybook.sources import open_source
 from tallybook.spool import open_plain
+from tallybook.transform import tally_source
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -305,6 +306,7 @@ class TestDelimited:
 
     @example([["a", "b"], ["1", "2", "3"], ["4"]], "\n", True)
     @example([["a", "b", "c"], ["", "2", "3", ""], ["", ""]], "\r\n", False)
+    @example([["a", "b"], ["1", "2"], ["1", "2", "3"], ["4"]], "\n", True)
     @given(
         st.lists(
             st.lists(st.sampled_from(["", "a", "é", "1\r", "\r", '"']), min_size=1, max_size=4),
@@ -320,26 +322,39 @@ class TestDelimited:
         path.write_bytes((end.join(map(",".join, rows)) + end * closed).encode() or b"\n")
         file = open_plain(path)
         layout = Layout(",", tuple(f"c{place}" for place in range(len(rows[0]))))
-        if not seems_regular(file, layout):
+        if not seems_regular("q", file, layout):
             return
         careful = pl.concat(one.frame for one in delimited._careful("q", file, layout)).collect()
         for wanted in ([ROW, *layout.columns], [ROW, "c0"], [ROW, layout.columns[-1]]):
             try:
-                quick = delimited._quick(file, layout, None).select(wanted).collect()
+                quick = delimited._hopeful(file, layout).select(wanted).collect()
             except PolarsError:
                 assert careful[BROKEN].null_count() < careful.height
             else:
                 assert careful[BROKEN].null_count() == careful.height
                 assert quick.rows() == careful.select(wanted).rows()
 
-    @pytest.mark.parametrize("letter", ["é", "\r\n"])
-    def test_pieces_may_end_anywhere(self, tmp_path: Path, letter: str, monkeypatch):
-        """Inside a letter, or between CR and LF."""
-        monkeypatch.setattr(delimited, "_PIECE", 1)
-        (tmp_path / "a.csv").write_bytes(f"a,b\r\n1,{letter}".encode())
-        assert seems_regular(open_plain(tmp_path / "a.csv"), Layout(",", ("a", "b")))
-        (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\r")
-        assert not seems_regular(open_plain(tmp_path / "a.csv"), Layout(",", ("a", "b")))
+    @pytest.mark.parametrize("text", ["a,b\r\n1,é\r\n", "a,b\n1,2\n3,4"])
+    def test_stretch_by_stretch(self, tmp_path: Path, text: str, monkeypatch):
+        """A long file is looked at in stretches of whole lines."""
+        monkeypatch.setattr(spool, "LONGEST", 8)
+        monkeypatch.setattr(spool, "_PIECE", 4)
+        layout = Layout(",", ("a", "b"))
+        for body, fine in ((text, True), (f"{text}\n3,4\r", False), (f"{text}\n,,", False)):
+            (tmp_path / "a.csv").write_bytes(body.encode())
+            assert seems_regular("a", open_plain(tmp_path / "a.csv"), layout) is fine
+
+    @pytest.mark.parametrize("used", ["amount", "note"])
+    def test_a_row_too_long_makes_up_for_none_too_short(self, tmp_path: Path, used: str):
+        """Not even where they are ragged in a column that nobody asks for."""
+        last = "note" if used == "amount" else "amount"
+        path = tmp_path / "a.csv"
+        path.write_text(
+            f"timestamp,category,{used},{last}\n2013-01-01,a,1,1\n2013-01-01,a,2,2,2\n2013-01-01,a,3\n"
+        )
+        tallied = tally_source(path)
+        assert tallied.accounts.row(0)[1:4] == (3, 1, 2)
+        assert tallied.reasons.select("reason", "rows").rows() == [(Reason.BROKEN, 2)]
 
     def test_ragged_rows_keep_their_text_and_their_number(self, tmp_path: Path):
         """Too short, too long, quoted over lines; a blank line is no record."""
