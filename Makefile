@@ -37,6 +37,7 @@ export: $(DEV)  ## Format and clean the notebooks; write pkg/ and README.md from
 	$(BIN)/nbdev-clean
 	$(BIN)/nbdev-clean --fname reports
 	$(BIN)/nbdev-export
+	touch $(RUNTIME) $(DEV)  # it writes pyproject.toml anew, as it was
 	$(BIN)/python tools/readme.py write
 
 check: $(DEV)  ## Notebooks and pkg/ agree; ruff, mypy --strict, bandit, import floors, locks
