@@ -27,11 +27,13 @@ FROM read_csv($path, header = true,
     columns = {'timestamp': 'VARCHAR', 'category': 'VARCHAR', 'amount': 'DECIMAL(38, 9)'})
 GROUP BY category
 """
+# The peak of this program alone: getrusage would begin with that of the process it was forked from.
 MEASURE = """
-import resource, sys
+import re, sys
+from pathlib import Path
 from tallybook.transform import tally_source
 tally_source(sys.argv[1])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+print(int(re.search(r"VmHWM:\\s*([0-9]+) kB", Path("/proc/self/status").read_text())[1]) >> 10)
 """
 
 
@@ -136,12 +138,13 @@ def show_costs(taken: dict[str, Cost], rows: int) -> None:
 def main() -> None:
     """Print the costs, the memory, and whether the goals are met."""
     with tempfile.TemporaryDirectory() as folder:
-        large, small = Path(folder) / "large.csv", Path(folder) / "small.csv"
+        large = Path(folder) / "large.csv"
         rows = repeat_sample(large, REPEATS)
-        repeat_sample(small, REPEATS // 4)
-        check_totals(small)
+        check_totals(large)
         taken = costs(ways(large), rounds=ROUNDS)
-        lean, wide = peak_mib(small), peak_mib(large)
+        peak = peak_mib(large)
+        repeat_sample(large, 4 * REPEATS)
+        wide = peak_mib(large)
     show_costs(taken, rows)
     ratio = taken[TALLYBOOK].seconds / taken[UNVALIDATED].seconds
     show(
@@ -149,11 +152,11 @@ def main() -> None:
         ["", "measured", "goal"],
         [
             ["validation / the same query without", f"{ratio:.2f}", verdict(ratio, 1.25)],
-            ["peak memory, MiB", str(wide), verdict(wide, MOST_MIB)],
+            ["peak memory, MiB", str(peak), verdict(peak, MOST_MIB)],
             [
-                "peak memory / that of a quarter of the file",
-                f"{wide / lean:.2f}",
-                verdict(wide / lean, 1.2),
+                "peak memory of a file four times as large / that",
+                f"{wide / peak:.2f}",
+                verdict(wide / peak, 1.2),
             ],
         ],
     )
