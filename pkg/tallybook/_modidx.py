@@ -1814,6 +1814,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'tallybook.runs._lapse': ('runs.html#_lapse', 'tallybook/runs.py'),
                                 'tallybook.runs._lease': ('runs.html#_lease', 'tallybook/runs.py'),
                                 'tallybook.runs._leave': ('runs.html#_leave', 'tallybook/runs.py'),
+                                'tallybook.runs._log_ahead': ('runs.html#_log_ahead', 'tallybook/runs.py'),
                                 'tallybook.runs._mark': ('runs.html#_mark', 'tallybook/runs.py'),
                                 'tallybook.runs._new': ('runs.html#_new', 'tallybook/runs.py'),
                                 'tallybook.runs._next': ('runs.html#_next', 'tallybook/runs.py'),

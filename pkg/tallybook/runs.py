@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -272,11 +273,30 @@ _IDLE_SECONDS = 10
 _BEGIN = "tallybook_begin"
 
 
+_AGAIN_SECONDS = 0.01
+
+
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Turn the write-ahead log on. SQLite would not wait for somebody who writes without one."""
+    tries = 0
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError as error:
+            tries += 1
+            patient = tries * _AGAIN_SECONDS < _BUSY_SECONDS
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or not patient:
+                raise
+        else:
+            return
+        time.sleep(_AGAIN_SECONDS)
+
+
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     """Set up a fresh connection."""
     connection.isolation_level = None  # we begin ourselves
-    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-        connection.execute(f"PRAGMA {pragma}").close()
+    _log_ahead(connection)
+    connection.execute("PRAGMA synchronous=FULL").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -98,6 +100,23 @@ class TestOpen:
             run = asked(first)
         with closing(open_ledger(address)) as second:
             assert get_run(second, run.id) == run
+
+    def test_made_by_two_at_once(self, tmp_path, monkeypatch):
+        """Whoever comes while the other one writes, still without a log, waits."""
+        with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            monkeypatch.setattr(runs, "time", SimpleNamespace(sleep=lambda _: other.rollback()))
+            open_ledger(tmp_path / "runs.db").close()
+
+    def test_not_for_ever(self, tmp_path, monkeypatch):
+        """After half a minute it says what is in the way."""
+        waited = []
+        with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            monkeypatch.setattr(runs, "time", SimpleNamespace(sleep=waited.append))
+            with pytest.raises(LedgerError, match="database is locked"):
+                open_ledger(tmp_path / "runs.db")
+        assert 25 < sum(waited) < 31
 
     def test_newer_is_refused(self, address):
         """By who opens it, and by who has it open; reading goes on."""
