@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
@@ -229,6 +230,7 @@ _CHARTS = re.compile(r"altair|tallybook\.\w*charts")
 
 def _serve_kernel(pipe: int, modules: Sequence[str], *, draws: bool) -> None:
     """Be a report's kernel, which `draws` its charts by itself or has someone who does."""
+    connection = json.loads(_CONNECTION_FILE.read_text("utf-8"))
     orders: SimpleQueue[str] = SimpleQueue()
     Thread(target=_listen, args=(pipe, orders), daemon=True).start()
     if draws and any(map(_CHARTS.match, modules)):
@@ -242,6 +244,8 @@ def _serve_kernel(pipe: int, modules: Sequence[str], *, draws: bool) -> None:
             import_module(name)
     kernel: Any = IPKernelApp.instance(connection_file=str(_CONNECTION_FILE), parent_handle=1)
     kernel.load_config_file = lambda: None
+    kernel.init_connection_file = partial(kernel.load_connection_info, connection)
+    kernel.write_connection_file = lambda: None
     kernel.capture_fd_output = False
     kernel.initialize(["--HistoryManager.enabled=False", "--InteractiveShell.colors=nocolor"])
     del sys.modules["debugpy"]

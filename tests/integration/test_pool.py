@@ -285,6 +285,32 @@ class TestWaiting:
         assert run(pool, place, "7").state is RunState.OK
         assert len(started) == 5
 
+    def test_moved_while_it_starts(self, tmp_path: Path) -> None:
+        """A run may be ordered, and the place get its name, before the kernel is ready."""
+        program = (
+            "import os, sys, time\nfrom pathlib import Path\n"
+            "from ipykernel.kernelapp import IPKernelApp\n"
+            "from tallybook.kernel import start_kernel\n"
+            "go_on = IPKernelApp.init_heartbeat\n"
+            "IPKernelApp.init_heartbeat = lambda self: (os.rename(*sys.argv[1:]), go_on(self))\n"
+            "kernel = start_kernel([])\n"
+            "kernel.begin(os.environ, Path('../begun.log'))\n"
+            "while kernel.is_alive() and not Path('../begun.log').exists():\n"
+            "    time.sleep(0.01)\n"
+            "print(Path('../kernel.log').read_text(), file=sys.stderr)\n"
+            "sys.exit(kernel.exit_code())"
+        )
+        (tmp_path / "waiting" / "scratch" / "cwd").mkdir(parents=True)
+        ended = subprocess.run(
+            [sys.executable, "-c", program, tmp_path / "waiting", tmp_path / "run"],
+            cwd=tmp_path / "waiting" / "scratch" / "cwd",
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert (tmp_path / "run" / "scratch" / "begun.log").exists()
+
     def test_ends_with_its_owner(self, tmp_path: Path) -> None:
         """Whoever holds the pool is killed: nothing of it is left."""
         program = (
