@@ -13,6 +13,10 @@ EXACT := schema judge tally transform params runs schedule
 # Their tests; what `transform` does with corrections and `runs` for workers is tested beside those.
 EXACT_TESTS := $(patsubst %,tests/unit/test_%.py,$(EXACT) replay worker)
 COMMA := ,
+# Many tests wait for other processes, and whoever compares notebooks waits for their kernels.
+PROCESSORS := $(shell getconf _NPROCESSORS_ONLN)
+WORKERS := $(shell echo $$((3 * $(PROCESSORS) / 2)))
+KERNELS := $(shell echo $$((2 * $(PROCESSORS))))
 
 .SILENT:
 .NOTPARALLEL:
@@ -42,14 +46,15 @@ export: $(DEV)  ## Format and clean the notebooks; write pkg/ and README.md from
 
 check: $(DEV)  ## Notebooks and pkg/ agree; ruff, mypy --strict, bandit, import floors, locks
 	echo "Checking: notebooks, README, locks, ruff, mypy, import floors"
-	$(BIN)/python tools/notebooks.py check
-	$(BIN)/python tools/readme.py check
-	$(BIN)/python tools/locks.py check
-	$(BIN)/ruff check --quiet --output-format concise
-	$(BIN)/ruff format --check --quiet --output-format concise
-	$(BIN)/mypy --no-error-summary
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive pkg
+	$(BIN)/mypy --no-error-summary & types=$$!; \
+	$(BIN)/python tools/notebooks.py check && \
+	$(BIN)/python tools/readme.py check && \
+	$(BIN)/python tools/locks.py check && \
+	$(BIN)/ruff check --quiet --output-format concise && \
+	$(BIN)/ruff format --check --quiet --output-format concise && \
+	$(BIN)/lint-imports --no-logo && \
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive pkg; \
+	others=$$?; wait $$types && exit $$others
 
 test: check notebooks unit  ## Everything: check, the notebooks, every test, coverage
 	echo "make test: all passed."
@@ -60,15 +65,15 @@ notebooks: $(DEV)  ## Run every notebook, then compare the outputs saved in it
 	echo "Comparing their saved outputs (nbval)"
 	$(BIN)/python tools/notebooks.py number _nbval
 	JUPYTER_PATH=_nbval $(BIN)/python -m pytest --nbval _nbval --nbval-kernel-name quick \
-		--quiet -p no:randomly -n $$((2 * $$(nproc))) --dist loadfile
+		--quiet -p no:randomly -n $(KERNELS) --dist loadfile
 	rm -rf _nbval
 
 unit: $(DEV)  ## Run tests/; those of the exact modules must cover every branch of them
-	$(BIN)/python -m pytest -n logical --dist loadfile --cov --cov-report= $(EXACT_TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report= $(EXACT_TESTS)
 	echo "Branch coverage, which must be 100 % on: $(EXACT)"
 	$(BIN)/coverage report --fail-under=100 --show-missing \
 		--include "$(subst $() ,$(COMMA),$(patsubst %,*/tallybook/%.py,$(EXACT)))"
-	$(BIN)/python -m pytest -n logical --dist loadfile $(addprefix --deselect ,$(EXACT_TESTS))
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(addprefix --deselect ,$(EXACT_TESTS))
 
 bench: $(DEV)  ## Measure: import and start-up time, throughput, as ratios
 	for script in bench/bench_*.py; do $(BIN)/python "$$script" || exit; done

@@ -22,6 +22,8 @@ from hypothesis import HealthCheck, is_hypothesis_test, settings
 from playwright.sync_api import Browser, sync_playwright
 from tests.support.ledgers import BACKENDS, fresh_file, fresh_schema, postgres_server
 
+from tallybook import reports
+from tallybook.pool import warm_pool
 from tallybook.runs import Ledger, open_ledger
 
 collect_ignore = ["support/generated_client.py"]  # what it imports is there in its own test only
@@ -90,6 +92,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{total:5} tried, {failed[name]} failed: {name}")
     for name in sorted(counted):
         terminalreporter.write_line(f"{counted[name]:5} {name}")
+
+
+@pytest.fixture(scope="module")
+def warm_kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let a module's reports run in warm kernels, where nothing is about how they start."""
+    own = reports._runner_for
+    folder = tmp_path_factory.mktemp("warm")
+    with warm_pool(1, runs_dir=folder) as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reports, "_runner_for", lambda request, given: own(request, given or pool))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,8 @@ from tallybook.compare import Comparison, compare_runs, comparison_lines
 from tallybook.compare_page import write_comparison
 from tallybook.reports import run_report
 
+pytestmark = pytest.mark.usefixtures("warm_kernels")
+
 HOSTILE = '"><img src=x onerror="window.hacked = 1">'
 
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from tallybook.evidence import FileState, check_text, verification_lines, verify_file
 from tallybook.reports import run_report
 
+pytestmark = pytest.mark.usefixtures("warm_kernels")
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -10,9 +10,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import polars as pl
+import pytest
 
 from tallybook.reports import run_report
 from tallybook.types import RunState
+
+pytestmark = pytest.mark.usefixtures("warm_kernels")
 
 Sums = dict[str, tuple[Decimal, int]]
 

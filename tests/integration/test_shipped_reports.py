@@ -16,6 +16,8 @@ from tallybook.reports import RunResult, list_reports, run_report
 from tallybook.runs import LedgerState, Tick, claim, finish, open_ledger, record_ticks
 from tallybook.types import RunState
 
+pytestmark = pytest.mark.usefixtures("warm_kernels")
+
 HOSTILE = ("<script>alert(1)</script>", "</script><b>", '"><img src=x onerror=alert(1)>')
 NEW = ("anomalies", "data_quality", "run_health")
 

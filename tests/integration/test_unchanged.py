@@ -14,6 +14,8 @@ from tallybook.key import KeyPart
 from tallybook.reports import RunResult, explain_run, run_report
 from tallybook.types import RunState
 
+pytestmark = pytest.mark.usefixtures("warm_kernels")
+
 RIDES = "timestamp,category,amount\n2013-02-09T10:00:00Z,tea,1.50\n"
 PARAMETERS = (
     "from datetime import date\nfrom pathlib import Path\n"

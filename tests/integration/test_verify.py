@@ -16,6 +16,7 @@ from tallybook.reports import RunResult, run_report
 from tallybook.types import RunState
 from tallybook.verify import Verdict, Verification, verdict_lines, verify_run
 
+pytestmark = pytest.mark.usefixtures("warm_kernels")
 ROOT = Path(__file__).parents[2]
 REPORTS = sorted(path.stem for path in (ROOT / "reports").glob("*.ipynb"))
 SOME = ("category_totals",)
