@@ -1128,6 +1128,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'tallybook.machine.zone_rules': ('machine.html#zone_rules', 'tallybook/machine.py')},
             'tallybook.mail': { 'tallybook.mail._attachment': ('mail.html#_attachment', 'tallybook/mail.py'),
                                 'tallybook.mail._client': ('mail.html#_client', 'tallybook/mail.py'),
+                                'tallybook.mail._connected': ('mail.html#_connected', 'tallybook/mail.py'),
                                 'tallybook.mail._indented': ('mail.html#_indented', 'tallybook/mail.py'),
                                 'tallybook.mail._page_line': ('mail.html#_page_line', 'tallybook/mail.py'),
                                 'tallybook.mail._shown': ('mail.html#_shown', 'tallybook/mail.py'),

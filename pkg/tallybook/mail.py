@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from copy import copy
 from datetime import datetime
 from email.headerregistry import Address
@@ -280,6 +280,20 @@ def _understood() -> Iterator[None]:
         raise _why(error) from None
 
 
+@asynccontextmanager
+async def _connected(client: aiosmtplib.SMTP) -> AsyncIterator[None]:
+    """Be connected; when it is over the line is cut, and not held for a last word of the server."""
+    line: asyncio.BaseTransport | None = None
+    try:
+        async with client:
+            line = client.transport
+            yield
+    finally:
+        if isinstance(line, asyncio.WriteTransport):
+            line.abort()
+            await asyncio.sleep(0)
+
+
 async def send_mail(message: EmailMessage, smtp: SmtpConfig) -> str:
     """Hand a message to the mail server.
 
@@ -298,7 +312,7 @@ async def send_mail(message: EmailMessage, smtp: SmtpConfig) -> str:
     receiver = message["To"].addresses[0].addr_spec
     content = await asyncio.to_thread(on_the_wire, message)
     with _understood():
-        async with asyncio.timeout(smtp.timeout_seconds), client:
+        async with asyncio.timeout(smtp.timeout_seconds), _connected(client):
             if smtp.username and smtp.password:
                 await client.login(smtp.username, smtp.password.get_secret_value())
             answer = await client.sendmail(sender_of(smtp), [receiver], content)

@@ -11,6 +11,7 @@ import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 from aiohttp import web
 from tests.support.mail_server import HANG, certificate, mail_server
@@ -168,6 +169,8 @@ class TestEncryption:
             who = {"username": "ada", "password": "hunter2", "ca_file": trusted}
             how = {"security": "tls" if wrapped else "starttls"}
             done = deliver_due(file_ledger, settings(post.port, smtp=who | how), NOON)
+            lines = psutil.Process().net_connections("tcp")
+            assert [line for line in lines if line.raddr and line.raddr.port == post.port] == []
         assert list_deliveries(file_ledger)[0].reason is None
         assert (done.sent, post.logins) == (1, [("ada", True)])
 
