@@ -18,6 +18,9 @@ PROCESSORS := $(shell getconf _NPROCESSORS_ONLN)
 WORKERS := $(shell echo $$((3 * $(PROCESSORS) / 2)))
 KERNELS := $(shell echo $$((2 * $(PROCESSORS))))
 
+# Bytecode is kept, whatever the environment says: without it each process compiles everything anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .SILENT:
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
