@@ -18,6 +18,7 @@ from tests.support.mail_server import HANG, certificate, mail_server
 
 from tallybook import mail
 from tallybook.config import AppConfig, NotifyConfig, SmtpConfig
+from tallybook.machine import check_mail
 from tallybook.notify import Round, deliver_due
 from tallybook.outbox import DeliveryState, announce, list_deliveries, requeue
 from tallybook.paging import background_loop
@@ -185,6 +186,20 @@ class TestEncryption:
         (waiting,) = list_deliveries(file_ledger)
         assert "535" in waiting.reason
         assert "wr0ng" not in waiting.reason
+
+    def test_doctor(self, tmp_path):
+        """What `tallybook doctor` says of a server that lets us in, does not, or is gone."""
+        tls, trusted = certificate(tmp_path)
+        who = {"host": "127.0.0.1", "username": "ada", "ca_file": trusted}
+        with mail_server(tls=tls, login=True) as post:
+            known = who | {"port": post.port, "password": "hunter2"}
+            fine = check_mail(SmtpConfig(**known))
+            refused = check_mail(SmtpConfig(**(known | {"password": "wr0ngwr0ng"})))
+        gone = check_mail(SmtpConfig(**known))
+        assert [found.level.value for found in (fine, refused, gone)] == ["ok", "wrong", "wrong"]
+        assert "535" in refused.found
+        assert "wr0ng" not in refused.found
+        assert "refused" in gone.found
 
     def test_unknown_certificate(self, file_ledger, tmp_path):
         """Nothing is sent to a server that is not the one that was meant."""
