@@ -178,7 +178,7 @@ def _end_text(base: alt.Chart, x: alt.X, field: str, *, left: bool, gap: int = G
     side: Any = "right" if left else "left"
     text: alt.Chart = base.mark_text(
         style="value", align=side, dx=-gap if left else gap, aria=False
-    ).encode(x=x, text=f"{field}:N")
+    ).encode(x=x, text=alt.Text(f"{field}:N"))
     return text
 
 
@@ -274,17 +274,21 @@ def _waterfall(rows: pl.DataFrame, unit: str) -> alt.LayerChart:
     base = alt.Chart(rows).encode(y=_row_place(1, rows.height))
     tips = _tips(category="Part", exact="Change", categories="Categories")
     bars = base.mark_bar(size=_BAR).encode(
-        x=_at(x, "start"), x2="end", color=tone_colour(), description="said:N", tooltip=tips
+        x=_at(x, "start"),
+        x2=alt.X2("end"),
+        color=tone_colour(),
+        description=alt.Description("said:N"),
+        tooltip=tips,
     )
     steps = base.transform_filter(f"datum.next < {rows.height}").mark_rule(
         strokeDash=[1, 3], aria=False
     )
     where = "datum.low + datum.high"
     layers = [
-        steps.encode(x=_at(x, "end"), y2="next:O"),
+        steps.encode(x=_at(x, "end"), y2=alt.Y2("next:O")),
         bars,
         zero_line().encode(x=x),
-        name_text(base).encode(x=alt.value(0)),
+        name_text(base).encode(x=alt.XValue(0)),
         _end_text(base.transform_filter(f"{where} >= 0"), _at(x, "high"), "text", left=False),
         _end_text(base.transform_filter(f"{where} < 0"), _at(x, "low"), "text", left=True),
     ]
@@ -340,8 +344,8 @@ def _key(entries: Sequence[tuple[str, str, str]], last: int) -> tuple[list[alt.C
             data = pl.DataFrame({"rank": [rank], "tone": [tone], "text": [plain(text)]})
             base = alt.Chart(data).encode(y=_row_place(first, last))
             name = base.mark_text(align="left", fontSize=NAME_SIZE, aria=False)
-            layers.append(_key_mark(base, mark).encode(x=alt.value(at + 6)))
-            layers.append(name.encode(x=alt.value(at + 16), text="text:N"))
+            layers.append(_key_mark(base, mark).encode(x=alt.XValue(at + 6)))
+            layers.append(name.encode(x=alt.XValue(at + 16), text=alt.Text("text:N")))
     return layers, first
 
 
@@ -467,17 +471,17 @@ def _dumbbells(rows: pl.DataFrame, before: str, after: str) -> alt.LayerChart:
         exact="Change",
         counts="Transactions",
     )
-    zero = _zero_below_key(x, first, rows).encode(opacity=alt.value(0.4))
+    zero = _zero_below_key(x, first, rows).encode(opacity=alt.OpacityValue(0.4))
     way = base.mark_rule(strokeWidth=3, aria=False)
     dot = base.mark_point(shape="circle", filled=True, size=110, opacity=1)
     start, end = _at(x, "before"), _at(x, "after")
     layers = [
         *key,
         zero,
-        way.encode(x=start, x2="after", color=tone_colour()),
+        way.encode(x=start, x2=alt.X2("after"), color=tone_colour()),
         _tick(base).encode(x=start),
-        dot.encode(x=end, color=tone_colour(), description="said:N", tooltip=tips),
-        name_text(base).encode(x=alt.value(0)),
+        dot.encode(x=end, color=tone_colour(), description=alt.Description("said:N"), tooltip=tips),
+        name_text(base).encode(x=alt.XValue(0)),
         _end_text(base, _at(x, "low"), "low_text", left=True, gap=GAP + 4),
         _end_text(base, _at(x, "high"), "high_text", left=False, gap=GAP + 4),
     ]
@@ -487,8 +491,8 @@ def _dumbbells(rows: pl.DataFrame, before: str, after: str) -> alt.LayerChart:
 def _zero_below_key(x: alt.X, first: int, rows: pl.DataFrame) -> alt.Chart:
     """Draw zero beside the rows, and leave the line of the key alone."""
     step = _step(rows)
-    top, foot = (alt.value((place - first) * step) for place in (1, rows.height + 1))
-    zero: alt.Chart = zero_line().encode(x=x, y=top, y2=foot)
+    top, foot = ((place - first) * step for place in (1, rows.height + 1))
+    zero: alt.Chart = zero_line().encode(x=x, y=alt.YValue(top), y2=alt.Y2Value(foot))
     return zero
 
 # %% ../../nbs/20_change_charts.ipynb #d9a22c92
@@ -588,13 +592,15 @@ def _split_bars(rows: pl.DataFrame) -> alt.LayerChart:
         from_average_exact="From the average",
         counts="Transactions",
     )
-    bars = alt.Chart(segments).mark_bar(size=_BAR).encode(y=place, x=_at(x, "start"), x2="end")
-    bars = bars.encode(color=tone_colour(), description="said:N", tooltip=tips)
+    bars = (
+        alt.Chart(segments).mark_bar(size=_BAR).encode(y=place, x=_at(x, "start"), x2=alt.X2("end"))
+    )
+    bars = bars.encode(color=tone_colour(), description=alt.Description("said:N"), tooltip=tips)
     layers = [
         *key,
         bars,
         _zero_below_key(x, first, rows),
-        name_text(base).encode(x=alt.value(0)),
+        name_text(base).encode(x=alt.XValue(0)),
         _end_text(base.transform_filter("datum.value >= 0"), _at(x, "high"), "text", left=False),
         _end_text(base.transform_filter("datum.value < 0"), _at(x, "low"), "text", left=True),
     ]

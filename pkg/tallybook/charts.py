@@ -257,11 +257,11 @@ _STRONG: Final = "datum.tone != 'grey' || indexof(focus, datum.rank) >= 0"
 def _line_marks(rows: pl.DataFrame, base: alt.Chart) -> list[alt.Chart]:
     """Draw lines that break at gaps, and dots where a line has only one point."""
     strong, weak = (1.5, 0.75) if rows["when"].n_unique() > _MANY_POINTS else (2.5, 1.25)
-    width = alt.when(_STRONG).then(alt.value(strong)).otherwise(alt.value(weak))
+    width = alt.SizeValue(weak, condition=[{"test": _STRONG, "value": strong}])
     lines = base.mark_line(invalid="break-paths-show-domains", aria=False)
     dots = base.transform_filter("datum.alone").mark_circle(size=24, opacity=1, aria=False)
     return [
-        lines.encode(detail="rank:N", size=width, opacity=fade()),
+        lines.encode(detail=alt.Detail("rank:N"), size=width, opacity=fade()),
         *([dots.encode(opacity=fade())] if rows["alone"].any() else []),
     ]
 
@@ -284,11 +284,11 @@ def _end_labels(ends: pl.DataFrame, plane: Plane) -> list[alt.Chart]:
     at = pl.Series([*map(plane.value, centres)], dtype=pl.Float64)
     placed = ends.select("rank", "tone", "when", "value", "label", at=at)
     base = alt.Chart(placed).encode(y=plane.y, color=tone_colour(), opacity=fade())
-    start, name = (alt.value(alt.ExprRef(f"width - {plane.right - gap}")) for gap in (14, 18))
+    start, name = (alt.ExprRef(f"width - {plane.right - gap}") for gap in (14, 18))
     leaders = base.mark_rule(strokeWidth=1, strokeDash=[1, 3], aria=False)
     return [
-        leaders.encode(x=plane.x, x2=start, y2="at:Q"),
-        name_text(base).encode(x=name, y="at:Q"),
+        leaders.encode(x=plane.x, x2=alt.X2Value(start), y2=alt.Y2("at:Q")),
+        name_text(base).encode(x=alt.XValue(name), y=alt.Y("at:Q")),
     ]
 
 
@@ -317,7 +317,7 @@ def _peak_mark(rows: pl.DataFrame, plane: Plane) -> list[alt.Chart]:
     dot = base.mark_circle(size=45, opacity=1, aria=False).encode(color=tone_colour())
     rise = _clear_rise(peak["value"][0], plane)
     value = base.mark_text(style="value", dy=-rise, align=align, aria=False)
-    return [dot, value.encode(text="text:N")]
+    return [dot, value.encode(text=alt.Text("text:N"))]
 
 # %% ../../nbs/20_charts.ipynb #3e82c00d
 def _reading_layer(base: alt.Chart, facts: Mapping[str, str], focus: alt.Parameter) -> alt.Chart:
@@ -325,7 +325,7 @@ def _reading_layer(base: alt.Chart, facts: Mapping[str, str], focus: alt.Paramet
     near = alt.selection_point(
         name="near", fields=["rank", "when"], on="pointerover", clear="pointerout", nearest=True
     )
-    shown = alt.when(near, empty=False).then(alt.value(1)).otherwise(alt.value(0))
+    shown = alt.OpacityValue(0, condition=[{"param": near.name, "empty": False, "value": 1}])
     told = (f"{json.dumps(head)}: (datum.datum || datum).{name}" for head, name in facts.items())
     points: alt.Chart = base.transform_filter("isValid(datum.value)").mark_circle(
         size=60, aria=False, tooltip=alt.ExprRef("{" + ", ".join(told) + "}")
@@ -348,7 +348,10 @@ def _lines(
     ends = _ends(rows)
     plane = make_plane(rows, every, unit, ends["label"])
     base = alt.Chart(rows).encode(x=plane.x, y=plane.y, color=tone_colour())
-    edges = {"x": alt.value(plane.left), "x2": alt.value(alt.ExprRef(f"width - {plane.right}"))}
+    edges: dict[str, Any] = {
+        "x": alt.XValue(plane.left),
+        "x2": alt.X2Value(alt.ExprRef(f"width - {plane.right}")),
+    }
     facts = mark_facts(rows, measure, **{capital(STEPS[every].noun): "moment"})
     layers = [
         zero_line().encode(y=plane.y, **edges),

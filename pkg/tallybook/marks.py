@@ -362,7 +362,7 @@ def name_text(base: alt.Chart) -> alt.Chart:
     rise = alt.ExprRef(f"-{LINE / 2} * (length(split(datum.label, '\\n')) - 1)")
     text: alt.Chart = base.mark_text(
         align="left", fontSize=NAME_SIZE, lineHeight=LINE, dy=rise, aria=False
-    ).encode(text="label:N")
+    ).encode(text=alt.Text("label:N"))
     return text
 
 
@@ -375,7 +375,7 @@ def _value_text(base: alt.Chart, x: alt.X) -> list[alt.Chart]:
     return [
         base.transform_filter(where)
         .mark_text(style="value", align=align, dx=dx, aria=False)
-        .encode(x=x, text="text:N")
+        .encode(x=x, text=alt.Text("text:N"))
         for where, align, dx in ends
     ]
 
@@ -403,12 +403,12 @@ def draw_bars(
         base = base.encode(opacity=fade())
     tooltip = [alt.Tooltip(f"{name}:N", title=head) for head, name in facts.items()]
     bars = base.mark_bar(size=_BAR).encode(
-        x=x, color=tone_colour(), description="said:N", tooltip=tooltip
+        x=x, color=tone_colour(), description=alt.Description("said:N"), tooltip=tooltip
     )
     layers = [
         bars.add_params(*choices).properties(name="bars"),
         zero_line().encode(x=x),
-        name_text(base).encode(x=alt.value(0)),
+        name_text(base).encode(x=alt.XValue(0)),
         *_value_text(base, x),
     ]
     most_lines = 1 + max(label.count("\n") for label in rows["label"])
@@ -418,9 +418,9 @@ def draw_bars(
 _FOCUSED: Final = "!length(focus) || indexof(focus, datum.rank) >= 0"
 
 
-def fade() -> Mapping[str, Any]:
+def fade() -> alt.OpacityValue:
     """Fade what is out of focus; `focus` holds ranks, and empty means that all are equal."""
-    return alt.when(_FOCUSED).then(alt.value(1)).otherwise(alt.value(0.15))
+    return alt.OpacityValue(0.15, condition=[{"test": _FOCUSED, "value": 1}])
 
 # %% ../../nbs/20_marks.ipynb #fcdbce23
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ def _label_marks(labels: pl.DataFrame, plane: Plane) -> list[alt.Chart]:
     return [
         alt.Chart(part.select("when", "value", "text"))
         .mark_text(style="value", aria=False, **sides[key])
-        .encode(x=plane.x, y=plane.y, text="text:N")
+        .encode(x=plane.x, y=plane.y, text=alt.Text("text:N"))
         for key, part in labels.group_by(keys, maintain_order=True)
     ]
 
@@ -231,7 +231,7 @@ def _band(base: alt.Chart, plane: Plane) -> list[alt.Chart]:
     """Draw the range that is not remarkable, and the line that should stay in it."""
     grey = base.transform_calculate(tone="'grey'").encode(y=plane.y, color=tone_colour())
     line = grey.mark_line(strokeWidth=1, invalid="break-paths-show-domains", aria=False)
-    band = grey.transform_calculate(value="datum.low").encode(y2="high:Q")
+    band = grey.transform_calculate(value="datum.low").encode(y2=alt.Y2("high:Q"))
     return [band.mark_area(opacity=0.22, aria=False), line]
 
 
@@ -266,7 +266,10 @@ def deviations(
     ends = pl.concat([rows.select("when", pl.col(name).alias("value")) for name in _REACH])
     plane = make_plane(ends, Period.DAY, unit or measure, [])
     base = alt.Chart(rows).encode(x=plane.x)
-    edges = {"x": alt.value(plane.left), "x2": alt.value(alt.ExprRef(f"width - {plane.right}"))}
+    edges: dict[str, Any] = {
+        "x": alt.XValue(plane.left),
+        "x2": alt.X2Value(alt.ExprRef(f"width - {plane.right}")),
+    }
     layers = [
         *_band(base, plane),
         zero_line().encode(y=plane.y, **edges),
@@ -385,12 +388,15 @@ def standouts(
     labels = alt.Chart(names).encode(y=y)
     layers = [
         labels.mark_rule(style="zero", opacity=0.35, aria=False).encode(
-            x=alt.value(left - GAP), x2=alt.value(alt.ExprRef(f"width - {right - GAP}"))
+            x=alt.XValue(left - GAP), x2=alt.X2Value(alt.ExprRef(f"width - {right - GAP}"))
         ),
-        _dots(alt.Chart(rows).encode(x=x, y=y, size=_far(rows), opacity=alt.value(0.8)), measure),
-        name_text(labels).encode(x=alt.value(0)),
+        _dots(
+            alt.Chart(rows).encode(x=x, y=y, size=_far(rows), opacity=alt.OpacityValue(0.8)),
+            measure,
+        ),
+        name_text(labels).encode(x=alt.XValue(0)),
         labels.mark_text(style="value", align="right", aria=False).encode(
-            x=alt.value(alt.ExprRef("width")), text="text:N"
+            x=alt.XValue(alt.ExprRef("width")), text=alt.Text("text:N")
         ),
     ]
     what = f"Days on which {measure} stood out, by category"

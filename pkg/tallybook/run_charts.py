@@ -145,11 +145,11 @@ def _rows_of(names: pl.DataFrame) -> list[alt.Chart]:
     line = base.mark_rule(style="zero", opacity=0.35, aria=False)
     name = base.mark_text(align="left", fontSize=NAME_SIZE, dy=-_ABOVE, aria=False)
     text = base.mark_text(style="value", align="right", dy=-_ABOVE, aria=False)
-    width = alt.value(alt.ExprRef("width"))
+    width = alt.ExprRef("width")
     return [
-        line.encode(x=alt.value(0), x2=width),
-        name.encode(x=alt.value(0), text="label:N"),
-        text.encode(x=width, text="text:N"),
+        line.encode(x=alt.XValue(0), x2=alt.X2Value(width)),
+        name.encode(x=alt.XValue(0), text=alt.Text("label:N")),
+        text.encode(x=alt.XValue(width), text=alt.Text("text:N")),
     ]
 
 
@@ -492,7 +492,7 @@ def fates(noted: pl.DataFrame, *, title: str | None = None, source: str = "") ->
     x = alt.X("begin:Q", axis=None, scale=alt.Scale(domain=[0, longest]))
     tips = [alt.Tooltip(f"{name.lower()}:N", title=name) for name in ("Report", "Fate", "Runs")]
     bars = alt.Chart(drawn).mark_bar(height=10, aria=False)
-    bars = bars.encode(x=x, x2="end:Q", y=_row_y(), color=tone_colour(), tooltip=tips)
+    bars = bars.encode(x=x, x2=alt.X2("end:Q"), y=_row_y(), color=tone_colour(), tooltip=tips)
     said = pl.Series([f"{called(n)}: {t}" for n, t in ranks.select("report", "text").rows()])
     return alt.LayerChart(
         layer=[bars, *_rows_of(ranks.select("rank", "label", "text"))[1:]],
