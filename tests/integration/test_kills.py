@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from glob import glob
 from pathlib import Path
 
 import nbformat
@@ -40,9 +41,15 @@ SIGNALS = [signal.SIGTERM, signal.SIGKILL]
 Reached = Callable[[Path], bool]
 
 
+def found(folder: Path, pattern: str) -> set[Path]:
+    """Return what is of that name under a folder whose folders come and go meanwhile."""
+    names = glob(pattern, root_dir=folder, include_hidden=True)  # noqa: PTH207 - pathlib's raises
+    return {folder / name for name in names}
+
+
 def has(pattern: str) -> Reached:
     """Return a test whether something of that name is under the folder of a report's runs."""
-    return lambda runs: any(runs.glob(pattern))
+    return lambda runs: bool(found(runs, pattern))
 
 
 POINTS: dict[str, Reached] = {

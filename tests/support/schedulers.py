@@ -25,7 +25,7 @@ from pathlib import Path
 import nbformat
 import psutil
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from tests.integration.test_kills import CELLS, by_role, check_bundle, processes_in
+from tests.integration.test_kills import CELLS, by_role, check_bundle, found, processes_in
 
 from tallybook.errors import LedgerError
 from tallybook.runs import (
@@ -178,7 +178,7 @@ class Place:
 
     def found(self, pattern: str, report: str = "tiny") -> set[Path]:
         """What is of that name under the folder of the report's runs."""
-        return set((self.folder / "runs" / report).glob(pattern))
+        return found(self.folder / "runs" / report, pattern)
 
     def worker_of(self, run: Run) -> Scheduler:
         """The scheduler that works on a run."""
