@@ -47,12 +47,17 @@ from tallybook.runner import (
 __all__ = ['WARM_MODULES', 'Template', 'WarmPool', 'taken', 'warm_pool']
 
 # %% ../../nbs/23_pool.ipynb #a0a5f815
+_CHARTS = "tallybook.charts"
+WARM_MODULES = ("polars", "tallybook.publish", _CHARTS)
 _SHARED = (
+    *WARM_MODULES,
     "IPython.core.debugger",
     "altair",
     "ipykernel.debugger",
     "ipykernel.kernelapp",
     "jupyter_client.asynchronous.client",
+    "narwhals._polars.dataframe",
+    "narwhals._polars.namespace",
     "nbclient",
     "papermill.execute",
     "tallybook.page",
@@ -183,8 +188,6 @@ def _ask(template: Template, order: Mapping[str, Any], files: Sequence[int] = ()
     return int(answer)
 
 # %% ../../nbs/23_pool.ipynb #0a80e1c8
-_CHARTS = "tallybook.charts"
-WARM_MODULES = ("polars", "tallybook.publish", _CHARTS)
 _KERNELS_EACH = 8  # a report draws for a tenth of its time
 
 

@@ -161,7 +161,9 @@ Every = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="How many run at once; one for each core if left out."),
+    typer.Option(
+        "--workers", min=1, help="How many run at once; one more than there are cores if left out."
+    ),
 ]
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -331,12 +332,37 @@ class TestWaiting:
 
 
 class TestTemplate:
-    """It may fork because it has one thread."""
+    """It may fork because no thread of it holds anything."""
 
-    def test_has_one_thread(self, pool: WarmPool) -> None:
-        """What it imports starts none."""
+    def test_threads(self, pool: WarmPool) -> None:
+        """Polars is imported but not used: its threads that compute are not there."""
         assert pool._template is not None
-        assert psutil.Process(pool._template.process.pid).num_threads() == 1
+        tasks = Path("/proc", str(pool._template.process.pid), "task").iterdir()
+        names = Counter((task / "comm").read_text().strip() for task in tasks)
+        assert names.pop("python") == 1
+        assert names.keys() == {"jemalloc_bg_thd", "polars-ooc-clea"}
+
+    SPILL = """
+import os, pathlib
+import polars as pl
+from tallybook.publish import record
+rows = pl.LazyFrame({"n": pl.int_range(3_000_000, eager=True)})
+rows = rows.with_columns(rest=pl.col("n") % 1_000_003, text=pl.col("n").cast(pl.String))
+totals = rows.sort("rest", "text").group_by("rest").agg(pl.col("n").sum()).collect()
+record("total", totals["n"].sum())
+record("files", len(list(pathlib.Path(os.environ["POLARS_OOC_SPILL_DIR"]).rglob("*.ipc"))))
+"""
+
+    def test_memory_runs_short(
+        self, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A kernel whose Polars has to put things on the disk counts right all the same."""
+        monkeypatch.setenv("POLARS_OOC_MEMORY_BUDGET_MB", "50")
+        monkeypatch.setenv("POLARS_OOC_SPILL_DIR", str(tmp_path))
+        with warm_pool(1, runs_dir=place / "runs") as opened:
+            values = run(opened, place, self.SPILL).manifest["values"]
+        assert values["total"] == sum(range(3_000_000))
+        assert values["files"] > 0
 
     def test_loses_its_owner(self, tmp_path: Path) -> None:
         """Whoever gave the order is killed before the answer: it ends, and has no more to say."""
