@@ -1664,6 +1664,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'tallybook.quality.step_for': ('quality.html#step_for', 'tallybook/quality.py')},
             'tallybook.records': { 'tallybook.records.Chunk': ('records.html#chunk', 'tallybook/records.py'),
                                    'tallybook.records.Chunk.dtypes': ('records.html#chunk.dtypes', 'tallybook/records.py'),
+                                   'tallybook.records.Chunk.head': ('records.html#chunk.head', 'tallybook/records.py'),
                                    'tallybook.records.Format': ('records.html#format', 'tallybook/records.py'),
                                    'tallybook.records.ReadOptions': ('records.html#readoptions', 'tallybook/records.py'),
                                    'tallybook.records.Source': ('records.html#source', 'tallybook/records.py'),

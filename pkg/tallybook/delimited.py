@@ -315,7 +315,12 @@ def _chunks(name: str, file: Plain, layout: Layout) -> Iterator[Chunk]:
         hopeful = seems_regular(name, file, layout)
         plain = hopeful or is_plain(file, layout)
     if hopeful:
-        yield Chunk(name, _hopeful(file, layout), otherwise=lambda: _careful(name, file, layout))
+        yield Chunk(
+            name,
+            _hopeful(file, layout),
+            otherwise=lambda: _careful(name, file, layout),
+            sample=_quick(file, layout, quote=None),
+        )
     elif plain:
         yield Chunk(name, _quick(file, layout))
     else:

@@ -142,7 +142,7 @@ def propose_schema(source: Source) -> Proposal:
 
 
 def _head(chunk: Chunk) -> pl.DataFrame:
-    return chunk.frame.select(*chunk.dtypes).head(_ROWS).collect()
+    return chunk.head(_ROWS).select(*chunk.dtypes).collect()
 
 
 def _timely(column: pl.Series) -> list[_Way]:

@@ -35,17 +35,24 @@ class Chunk:
             `__broken__` (a record that could not be split into columns, as text, else null).
         otherwise: Where `frame` is read in the hope that the source is as regular as it seems,
             and raises a Polars error if it is not: reads the same records with care.
+        sample: Where the first rows of `frame` are not to be had without many others: a frame
+            from which they are.
     """
 
     source: str
     frame: pl.LazyFrame
     otherwise: Callable[[], Iterable[Chunk]] | None = None
+    sample: pl.LazyFrame | None = None
 
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
         """The source's own columns and their types."""
         schema = self.frame.collect_schema()
         return {name: dtype for name, dtype in schema.items() if name not in (ROW, BROKEN)}
+
+    def head(self, rows: int) -> pl.LazyFrame:
+        """Return the first rows."""
+        return (self.frame if self.sample is None else self.sample).head(rows)
 
 
 @dataclass(frozen=True)
@@ -96,7 +103,7 @@ def altered(chunk: Chunk, alter: Callable[[Chunk], Chunk]) -> Chunk:
     careful = chunk.otherwise
     if careful is None:
         return alter(chunk)
-    return replace(alter(chunk), otherwise=lambda: map(alter, careful()))
+    return replace(alter(chunk), otherwise=lambda: map(alter, careful()), sample=None)
 
 # %% ../../nbs/13_records.ipynb #269820c6
 class Format(StrEnum):

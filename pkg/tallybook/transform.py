@@ -194,7 +194,7 @@ def _plan(chunk: Chunk, schema: RecordSchema | None) -> tuple[Plan, dict[str, Gl
 
 def _hint(chunk: Chunk, schema: RecordSchema) -> str | None:
     """Return a timestamp from the first rows, as an example of how they are written."""
-    head = chunk.frame.select(pl.col(schema.timestamp).cast(pl.String)).head(_HINT_ROWS).collect()
+    head = chunk.head(_HINT_ROWS).select(pl.col(schema.timestamp).cast(pl.String)).collect()
     return next(iter(head.to_series().drop_nulls()), None)
 
 

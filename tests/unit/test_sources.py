@@ -460,6 +460,14 @@ class TestMany:
             str(tmp_path / "x.csv")
         ]
 
+    def test_keys_stand_for_a_column_that_files_lack(self, tmp_path: Path):
+        """Also for the timestamp, which is looked at before all else."""
+        (tmp_path / "timestamp=2026-03-01").mkdir()
+        (tmp_path / "timestamp=2026-03-01" / "a.csv").write_text("category,amount\nx,1\ny,2\n")
+        tallied = tally_source(tmp_path)
+        assert tallied.totals["total_amount"].sum() == 3
+        assert tallied.accounts["rows_accepted"].sum() == 2
+
 
 class TestPipes:
     def test_a_pipe_is_read_once(self, tmp_path: Path):
