@@ -914,6 +914,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'tallybook.kernel._listen': ('kernel.html#_listen', 'tallybook/kernel.py'),
                                   'tallybook.kernel._modules': ('kernel.html#_modules', 'tallybook/kernel.py'),
                                   'tallybook.kernel._serve_kernel': ('kernel.html#_serve_kernel', 'tallybook/kernel.py'),
+                                  'tallybook.kernel._until_heard': ('kernel.html#_until_heard', 'tallybook/kernel.py'),
                                   'tallybook.kernel.keep_only': ('kernel.html#keep_only', 'tallybook/kernel.py'),
                                   'tallybook.kernel.log_to': ('kernel.html#log_to', 'tallybook/kernel.py'),
                                   'tallybook.kernel.modules_of': ('kernel.html#modules_of', 'tallybook/kernel.py'),

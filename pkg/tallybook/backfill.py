@@ -357,7 +357,7 @@ def backfill(
         every: A period's length: `1d`, `1w`, `1mo`, `1q` or `1y`.
         parameters: All the others, as for `run_report`.
         runs_dir: Where bundles go; the setting `runs_dir` if left out.
-        workers: How many run at once; if left out, one more than there are cores, as runs also wait.
+        workers: How many run at once; if left out, two more than there are cores, as runs also wait.
         on_progress: Called with the periods done, all periods, and the first day of the last done.
         timeout_seconds: How long one run may take; the setting if left out.
         since_parameter: The report's parameter for a period's first day.
@@ -377,7 +377,7 @@ def backfill(
     _check_declared(report.path, (since_parameter, until_parameter))
     days = [_day(start), _day(end)]
     spans = periods_between(days[0], days[1], _period(every))
-    count = workers or (os.cpu_count() or 1) + 1
+    count = workers or (os.cpu_count() or 1) + 2
     if count < 1:
         raise ValidationError(f"a backfill needs at least 1 worker, not {count}")
     shelf = (runs_dir or AppConfig.load().runs_dir).absolute()

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from traceback import print_exc
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -128,6 +128,9 @@ class Kernel:
             time.sleep(0.005)
         client = AsyncKernelClient(connection_file=str(_CONNECTION_FILE))
         client.load_connection_file()
+        client.is_alive = self.is_alive  # type: ignore[assignment,method-assign]
+        client.start_channels = partial(client.start_channels, hb=False)  # type: ignore[method-assign]
+        client.wait_for_ready = partial(_until_heard, self, client)  # type: ignore[method-assign]
         return client
 
     def end(self) -> None:
@@ -136,6 +139,25 @@ class Kernel:
             os.killpg(self.pid, signal.SIGKILL)
         while self.is_alive():
             time.sleep(0.001)
+
+# %% ../../nbs/23_kernel.ipynb #777c6674
+_ANSWER_SECONDS, _HEAR_SECONDS = 1, 0.2
+
+
+async def _until_heard(kernel: Kernel, client: AsyncKernelClient, timeout: float) -> None:
+    """Wait until a kernel answers, and we hear what it tells everybody.
+
+    Raises:
+        RuntimeError: It has ended, or was silent for that many seconds.
+    """
+    patience = time.monotonic() + timeout
+    while kernel.is_alive() and time.monotonic() < patience:
+        client.kernel_info()
+        with suppress(Empty):
+            await client.get_shell_msg(timeout=_ANSWER_SECONDS)
+            await client.get_iopub_msg(timeout=_HEAR_SECONDS)
+            return
+    raise RuntimeError("the kernel did not answer")
 
 # %% ../../nbs/23_kernel.ipynb #1516073b
 def own_python(module: str, function: str, *arguments: str) -> list[str]:

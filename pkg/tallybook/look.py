@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -277,6 +278,7 @@ _USUAL: Final = 556
 _BOLD: Final = 1.08
 
 
+@lru_cache(maxsize=1024)
 def _em(character: str) -> int:
     """Return the width of one character, in thousandths of the font size."""
     if unicodedata.combining(character):

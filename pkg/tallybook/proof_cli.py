@@ -162,7 +162,7 @@ Every = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        "--workers", min=1, help="How many run at once; one more than there are cores if left out."
+        "--workers", min=1, help="How many run at once; two more than there are cores if left out."
     ),
 ]
 
