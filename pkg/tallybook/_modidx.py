@@ -1202,6 +1202,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'tallybook.marks.widest': ('marks.html#widest', 'tallybook/marks.py'),
                                  'tallybook.marks.with_gaps': ('marks.html#with_gaps', 'tallybook/marks.py'),
                                  'tallybook.marks.writer': ('marks.html#writer', 'tallybook/marks.py'),
+                                 'tallybook.marks.zero_across': ('marks.html#zero_across', 'tallybook/marks.py'),
                                  'tallybook.marks.zero_line': ('marks.html#zero_line', 'tallybook/marks.py')},
             'tallybook.metrics': { 'tallybook.metrics.LedgerCollector': ('metrics.html#ledgercollector', 'tallybook/metrics.py'),
                                    'tallybook.metrics.LedgerCollector.__init__': ( 'metrics.html#ledgercollector.__init__',

@@ -71,7 +71,7 @@ from tallybook.marks import (
     tone_colour,
     with_gaps,
     writer,
-    zero_line,
+    zero_across,
 )
 from .types import Period
 
@@ -348,13 +348,9 @@ def _lines(
     ends = _ends(rows)
     plane = make_plane(rows, every, unit, ends["label"])
     base = alt.Chart(rows).encode(x=plane.x, y=plane.y, color=tone_colour())
-    edges: dict[str, Any] = {
-        "x": alt.XValue(plane.left),
-        "x2": alt.X2Value(alt.ExprRef(f"width - {plane.right}")),
-    }
     facts = mark_facts(rows, measure, **{capital(STEPS[every].noun): "moment"})
     layers = [
-        zero_line().encode(y=plane.y, **edges),
+        zero_across(plane),
         *_line_marks(rows, base),
         *_end_labels(ends, plane),
         *_peak_mark(rows, plane),

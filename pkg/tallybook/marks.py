@@ -36,7 +36,8 @@ __all__ = ['Write', 'LINE', 'GAP', 'STEPS', 'HEIGHT', 'INSTANT', 'check_columns'
            'by_size', 'largest', 'fold_rest', 'text_column', 'drawable', 'mark_facts', 'tone_colour', 'capital',
            'count_word', 'called', 'leader', 'listed', 'writer', 'in_unit', 'fold_note', 'bar_rows', 'sign_tones',
            'widest', 'between', 'row_x', 'name_text', 'zero_line', 'draw_bars', 'fade', 'Step', 'spoken', 'clock_note',
-           'period_length', 'with_gaps', 'time_axis', 'spread', 'value_ticks', 'value_axis', 'Plane', 'make_plane']
+           'period_length', 'with_gaps', 'time_axis', 'spread', 'value_ticks', 'value_axis', 'Plane', 'make_plane',
+           'zero_across']
 
 # %% ../../nbs/20_marks.ipynb #ea6fc14f
 _UNNAMED: Final = "(no category)"
@@ -688,3 +689,13 @@ def make_plane(rows: pl.DataFrame, every: Period, unit: str, names: Iterable[str
     x = alt.X("when:T", axis=time, scale=between(left, right, type="utc"))
     y = alt.Y("value:Q", axis=axis, scale=alt.Scale(domain=[ticks[0], ticks[-1]], nice=False))
     return Plane(x, y, ticks, left, right)
+
+
+def zero_across(plane: Plane) -> alt.Chart:
+    """Return a rule at zero between the margins of a plane."""
+    zero: alt.Chart = zero_line().encode(
+        x=alt.XValue(plane.left),
+        x2=alt.X2Value(alt.ExprRef(f"width - {plane.right}")),
+        y=plane.y,
+    )
+    return zero

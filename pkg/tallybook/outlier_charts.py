@@ -42,7 +42,7 @@ from tallybook.marks import (
     tone_colour,
     widest,
     writer,
-    zero_line,
+    zero_across,
 )
 from .outliers import spells
 from .types import Period
@@ -266,13 +266,9 @@ def deviations(
     ends = pl.concat([rows.select("when", pl.col(name).alias("value")) for name in _REACH])
     plane = make_plane(ends, Period.DAY, unit or measure, [])
     base = alt.Chart(rows).encode(x=plane.x)
-    edges: dict[str, Any] = {
-        "x": alt.XValue(plane.left),
-        "x2": alt.X2Value(alt.ExprRef(f"width - {plane.right}")),
-    }
     layers = [
         *_band(base, plane),
-        zero_line().encode(y=plane.y, **edges),
+        zero_across(plane),
         _dots(base.transform_filter("datum.out").encode(y=plane.y), measure),
         *_label_marks(_labels(judged, plane), plane),
     ]
