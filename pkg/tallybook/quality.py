@@ -12,7 +12,7 @@ import polars as pl
 
 from .errors import ValidationError
 from .judge import ROW, find, judge, plan_of, timestamp_cell
-from .records import Chunk, ReadOptions
+from .records import Chunk, ReadOptions, attempt
 from .schema import RecordSchema
 from .sources import open_source
 from .types import Period
@@ -75,8 +75,12 @@ def date_rejects(
     )
     source = open_source(address, options)
     read = not source.items and rejects.height
-    chunks = source.chunks() if read else ()
-    found = pl.concat([empty, *(_dated(one, schema or RecordSchema(), rows) for one in chunks)])
+    dated = [
+        found
+        for chunk in (source.chunks() if read else ())
+        for found in attempt(chunk, lambda one: _dated(one, schema or RecordSchema(), rows))
+    ]
+    found = pl.concat([empty, *dated])
     typed = rejects.with_columns(pl.col("row").cast(pl.Int64))
     return typed.join(found, on=_KEYS, how="left", maintain_order="left")
 

@@ -59,6 +59,20 @@ class TestDays:
             (4, "2026-03-02 23:30", ABOVE),
         ]
 
+    def test_a_ragged_file_is_read_with_care(self, tmp_path: Path) -> None:
+        """It seems regular: the row that is too long makes up for the one that is too short."""
+        path = tmp_path / "ragged.csv"
+        path.write_text(
+            HEAD + "2026-03-01,tea,1\n2026-03-02,tea,2,3\n2026-03-03,tea\n2026-03-04,,4\n"
+        )
+        _, rejects = rejected(path)
+        dated = date_rejects(rejects, path)
+        assert [(row, str(when)[:10]) for row, when in dated.select("row", "timestamp").rows()] == [
+            (2, "2026-03-01"),
+            (3, "2026-03-01"),
+            (4, "2026-03-04"),
+        ]
+
     def test_nothing_is_lost(self, stall: Path) -> None:
         """The same rows come back, in the same order."""
         _, rejects = rejected(stall)
