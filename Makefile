@@ -9,7 +9,7 @@ BIN := $(ENV)/bin
 HERE := $(shell pwd -P | cksum | cut -d' ' -f1)
 RUNTIME := $(ENV)/runtime-$(HERE)
 DEV := $(ENV)/dev-$(HERE)
-EXACT := schema judge tally transform params runs schedule
+EXACT := schema judge glance tally transform params runs schedule
 # Their tests; what `transform` does with corrections and `runs` for workers is tested beside those.
 EXACT_TESTS := $(patsubst %,tests/unit/test_%.py,$(EXACT) replay worker)
 COMMA := ,

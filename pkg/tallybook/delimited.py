@@ -10,9 +10,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import IO, Final, NamedTuple
 
 import polars as pl
 import polars.selectors as cs
@@ -194,74 +194,91 @@ def is_plain(file: Plain, layout: Layout) -> bool:
     return bool(lines.select(fits.all()).collect(engine="streaming").item())
 
 # %% ../../nbs/13_delimited.ipynb #3cc33c7b
-def _count(text: bytes, mark: str) -> int:
-    """Count a one-letter mark; Polars takes it for the end of lines, and counts those quickly."""
-    stretches = pl.scan_csv(
-        text,
-        has_header=False,
-        schema={"stretch": pl.String},
-        separator="," if mark != "," else ";",
-        quote_char=None,
-        eol_char=mark,
-    )
-    found = int(stretches.select(pl.len()).collect(engine="streaming").item())
-    return found if text.endswith(mark.encode()) else found - 1
+_PORTION: Final = 1 << 18
 
 
-def _is_regular(lines: bytes, mark: str, width: int) -> bool:
-    """Return whether lines have no quote, no CR but in CR LF, and the delimiters of full lines."""
-    if b'"' in lines or (b"\r" in lines and lines.count(b"\r") > lines.count(b"\r\n")):
-        return False
-    if not lines.isascii():
-        lines.decode()
-    records = _count(lines, "\n") + (not lines.endswith(b"\n"))
-    return _count(lines, mark) == records * (width - 1)
+def _is_bare(file: Plain) -> bool:
+    """Return whether a file has no quote, and no CR but in CR LF."""
+    returns, line_ends, start, last = 0, 0, 0, b""
+    while portion := os.pread(file.fileno(), _PORTION, start):
+        if b'"' in portion:
+            return False
+        if last == b"\r" or b"\r" in portion:
+            returns += portion.count(b"\r")
+            line_ends += (last + portion).count(b"\r\n")
+        start, last = start + len(portion), portion[-1:]
+    return returns == line_ends
 
 
-def seems_regular(name: str, file: Plain, layout: Layout) -> bool:
+def _stretches(file: Plain, mark: str) -> int:
+    """Count what a one-letter mark ends; Polars takes it for a line end, and counts quickly."""
+    with file.scanned() as scanned:
+        stretches = pl.scan_csv(
+            scanned,
+            has_header=False,
+            schema={"stretch": pl.String},
+            separator="," if mark != "," else ";",
+            quote_char=None,
+            eol_char=mark,
+        )
+    return int(stretches.select(pl.len()).collect(engine="streaming").item())
+
+
+def seems_regular(file: Plain, layout: Layout) -> bool:
     """Return whether a file without quotes has the delimiters of lines that are all full.
 
     If so, and no line has more cells than there are columns, none has fewer.
-
-    Raises:
-        UnicodeDecodeError: When it is not UTF-8.
     """
     if len(layout.columns) == 1 or not _begins_plainly(file):
         return False
-    return all(
-        _is_regular(
-            os.pread(file.fileno(), end - start, start), layout.delimiter, len(layout.columns)
-        )
-        for start, end in pairwise(check_lines(name, file))
-    )
+    with ThreadPoolExecutor() as pool:
+        bare = pool.submit(_is_bare, file)
+        cells, lines = pool.map(lambda mark: _stretches(file, mark), (layout.delimiter, "\n"))
+    last = os.pread(file.fileno(), 1, os.fstat(file.fileno()).st_size - 1)
+    delimiters = cells - (last != layout.delimiter.encode())
+    return bare.result() and delimiters == lines * (len(layout.columns) - 1)
 
 # %% ../../nbs/13_delimited.ipynb #a6bdb51d
-def _quick(file: Plain, layout: Layout, quote: str | None = '"') -> pl.LazyFrame:
+def _scan(content: IO[bytes] | bytes, layout: Layout, quote: str | None) -> pl.LazyFrame:
+    """Scan delimited text; a cell without a letter is null, and so is one of two quotes."""
+    return pl.scan_csv(
+        content,
+        separator=layout.delimiter,
+        quote_char=quote,
+        has_header=False,
+        skip_lines=1,
+        schema=dict.fromkeys(layout.columns, pl.String),
+        null_values="" if quote else None,
+        row_index_name=ROW,
+        row_index_offset=1,
+    )
+
+
+def _unbroken(records: pl.LazyFrame) -> pl.LazyFrame:
+    return records.with_columns(pl.lit(None, dtype=pl.String).alias(BROKEN))
+
+
+def _quick(file: Plain, layout: Layout) -> pl.LazyFrame:
     with file.scanned() as scanned:
-        frame = pl.scan_csv(
-            scanned,
-            separator=layout.delimiter,
-            quote_char=quote,
-            has_header=False,
-            skip_lines=1,
-            schema=dict.fromkeys(layout.columns, pl.String),
-            null_values="",
-            row_index_name=ROW,
-            row_index_offset=1,
-        )
-    return frame.with_columns(pl.lit(None, dtype=pl.String).alias(BROKEN))
-
-
-def _whole(batch: pl.DataFrame) -> pl.DataFrame:
-    """Return a batch as it is."""
-    return batch
+        return _unbroken(_scan(scanned, layout, '"'))
 
 
 def _hopeful(file: Plain, layout: Layout) -> pl.LazyFrame:
     """Scan all columns, whichever are asked for: only then does Polars refuse too long a row."""
-    return _quick(file, layout, quote=None).map_batches(
-        _whole, streamable=True, projection_pushdown=False
-    )
+    with file.scanned() as scanned:
+        records = _scan(scanned, layout, None).select(pl.struct(pl.all()).alias(ROW))
+    return _unbroken(records.unnest(ROW))
+
+
+_HEAD: Final = 1 << 20
+
+
+def _head(file: Plain, layout: Layout) -> pl.LazyFrame | None:
+    """Return the rows at the beginning of a long file without quotes; None for a short one."""
+    start = os.pread(file.fileno(), _HEAD, 0)
+    lines = start[: start.rfind(b"\n") + 1]
+    long = len(start) == _HEAD and lines.count(b"\n") > 1
+    return _unbroken(_scan(lines, layout, None)) if long else None
 
 
 _BATCH_LETTERS: Final = 1 << 23
@@ -312,14 +329,14 @@ def _careful(name: str, file: Plain, layout: Layout) -> Iterator[Chunk]:
 
 def _chunks(name: str, file: Plain, layout: Layout) -> Iterator[Chunk]:
     with reading_text(name, file):
-        hopeful = seems_regular(name, file, layout)
+        hopeful = seems_regular(file, layout)
         plain = hopeful or is_plain(file, layout)
     if hopeful:
         yield Chunk(
             name,
             _hopeful(file, layout),
             otherwise=lambda: _careful(name, file, layout),
-            sample=_quick(file, layout, quote=None),
+            sample=_head(file, layout),
         )
     elif plain:
         yield Chunk(name, _quick(file, layout))

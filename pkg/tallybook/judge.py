@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -15,7 +15,6 @@ import polars as pl
 
 from .errors import SchemaError
 from tallybook.schema import (
-    AMOUNT_DIGITS,
     DECIMAL_DIGITS,
     ISO_8601,
     Mark,
@@ -24,9 +23,9 @@ from tallybook.schema import (
 )
 
 # %% auto #0
-__all__ = ['ROW', 'BROKEN', 'Reason', 'Cell', 'category_cell', 'amount_cell', 'timestamp_cell', 'Fault', 'Plan', 'plan_of',
-           'compile_schema', 'find', 'judge', 'accepted', 'accept', 'reject', 'Glance', 'glances', 'glance_over',
-           'undecided']
+__all__ = ['ROW', 'BROKEN', 'ACCEPTED', 'Reason', 'as_found', 'Cell', 'category_cell', 'amount_cell', 'localize',
+           'timestamp_cell', 'Fault', 'Plan', 'plan_of', 'compile_schema', 'find', 'judge', 'accepted', 'accept',
+           'reject']
 
 # %% ../../nbs/10_judge.ipynb #1d85d459
 class Reason(StrEnum):
@@ -49,11 +48,12 @@ class Reason(StrEnum):
 ROW: Final = "__row__"
 BROKEN: Final = "__broken__"
 _SOURCE: Final = "__source__"
-_ACCEPTED: Final = "__accepted__"
+ACCEPTED: Final = "__accepted__"
 _AGAIN: Final = "__again__"
 
 # %% ../../nbs/10_judge.ipynb #7954a8fb
-def _found(role: str) -> pl.Expr:
+def as_found(role: str) -> pl.Expr:
+    """Return a role's cell as it was found."""
     return pl.col(f"found_{role}")
 
 
@@ -94,7 +94,7 @@ def _blank(text: pl.Expr) -> pl.Expr:
 # %% ../../nbs/10_judge.ipynb #3512daf3
 def category_cell(schema: RecordSchema) -> Cell:
     """Compile the category: any text but blank, trimmed, renamed and limited as declared."""
-    found = _found("category").cast(pl.String)
+    found = as_found("category").cast(pl.String)
     text = found.str.strip_chars() if schema.trim else found
     named = text.replace(dict(schema.rename)) if schema.rename else text
     allowed = ~_blank(found)
@@ -115,7 +115,7 @@ def _plain_number(scale: int) -> str:
 
 def _fits_scientific(text: pl.Expr, scale: int) -> pl.Expr:
     """True for numbers such as 2.5e-3 whose decimal places fit the scale."""
-    exponent = text.str.extract(r"[eE]([+-]?[0-9]{1,3})$").cast(pl.Int64, strict=False)
+    exponent = text.str.extract(r"[eE]([+-]?[0-9]{1,9})$").cast(pl.Int64, strict=False)
     places = text.str.extract(r"\.([0-9]*?)0*[eE]").str.len_bytes().cast(pl.Int64).fill_null(0)
     return (text.str.contains(_NUMBER) & (places - exponent <= scale)).fill_null(value=False)
 
@@ -207,7 +207,7 @@ def amount_cell(schema: RecordSchema, dtype: pl.DataType) -> Cell:
     Raises:
         SchemaError: For a column of any other type, such as a list or a boolean.
     """
-    column = _found("amount")
+    column = as_found("amount")
     if dtype.is_float():
         return _float_amount(schema, column)
     if dtype.is_integer():
@@ -224,7 +224,7 @@ def _as_text(role: str, column: str, dtype: pl.DataType) -> pl.Expr:
             f"column {column!r} holds {dtype}, which is neither text nor a value that fits its role",
             context={"column": column, "dtype": str(dtype)},
         )
-    return _found(role).cast(pl.String)
+    return as_found(role).cast(pl.String)
 
 # %% ../../nbs/10_judge.ipynb #18a5bfe6
 _ISO: Final = (
@@ -262,7 +262,13 @@ def _iso_offset(text: pl.Expr) -> pl.Expr:
     return pl.when(after.str.ends_with("Z")).then(0).otherwise(minutes)
 
 
-def _localize(wall_clock: pl.Expr, zone: str) -> pl.Expr:
+def localize(wall_clock: pl.Expr, zone: str) -> pl.Expr:
+    """Return the moment, in UTC, at which clocks in a zone show a time; null for none or two.
+
+    Args:
+        wall_clock: Times without a zone.
+        zone: The zone, by its IANA name.
+    """
     if zone == "UTC":
         return wall_clock.dt.replace_time_zone("UTC")
     local = wall_clock.dt.replace_time_zone(zone, ambiguous="null", non_existent="null")
@@ -276,7 +282,7 @@ def _iso_utc(text: pl.Expr, zone: str) -> pl.Expr:
     return (
         in_utc
         if zone == "UTC"
-        else (pl.when(offset.is_not_null()).then(in_utc).otherwise(_localize(wall_clock, zone)))
+        else (pl.when(offset.is_not_null()).then(in_utc).otherwise(localize(wall_clock, zone)))
     )
 
 # %% ../../nbs/10_judge.ipynb #85736bdd
@@ -295,7 +301,7 @@ def _utc(text: pl.Expr, pattern: str, zone: str) -> pl.Expr:
     if any(directive in pattern for directive in _OFFSET_DIRECTIVES):
         aware = text.str.to_datetime(pattern, strict=False, time_unit="us")
         return pl.when(~text.str.contains(":60", literal=True)).then(aware)
-    return _localize(_wall_clock(text, pattern), zone)
+    return localize(_wall_clock(text, pattern), zone)
 
 
 def _text_timestamp(schema: RecordSchema, text: pl.Expr) -> Cell:
@@ -339,7 +345,7 @@ def timestamp_cell(schema: RecordSchema, dtype: pl.DataType) -> Cell:
     Raises:
         SchemaError: For a column of any other type, such as a number.
     """
-    column = _found("timestamp")
+    column = as_found("timestamp")
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:
         value = column.cast(pl.Datetime("us", dtype.time_zone)).dt.convert_time_zone("UTC")
         reason = _reasons((column.is_null(), Reason.MISSING), otherwise=Reason.NOT_A_TIMESTAMP)
@@ -351,7 +357,7 @@ def timestamp_cell(schema: RecordSchema, dtype: pl.DataType) -> Cell:
             *_clock_change_reasons(wall_clock, schema.time_zone),
             otherwise=Reason.NOT_A_TIMESTAMP,
         )
-        value = _in_calendar(_localize(wall_clock, schema.time_zone))
+        value = _in_calendar(localize(wall_clock, schema.time_zone))
         return Cell("timestamp", schema.timestamp, value, reason)
     return _text_timestamp(schema, _as_text("timestamp", schema.timestamp, dtype))
 
@@ -389,7 +395,7 @@ class Plan:
 
 
 def _cell_fault(cell: Cell) -> Fault:
-    found = _found(cell.role).cast(pl.String)
+    found = as_found(cell.role).cast(pl.String)
     return Fault(cell.column, found, pl.col(cell.role).is_null(), cell.reason)
 
 
@@ -480,14 +486,14 @@ def judge(found: pl.LazyFrame, plan: Plan) -> pl.LazyFrame:
         The same with the values under their roles (`timestamp` …) and the verdict, for
         `accept` and `reject`.
     """
-    fine = ~pl.any_horizontal(fault.fails for fault in plan.faults)
-    verdict = fine & pl.col(BROKEN).is_null()
-    return found.with_columns(**plan.values).with_columns(verdict.alias(_ACCEPTED))
+    wrong = pl.any_horizontal(pl.col(BROKEN).is_not_null(), *(f.fails for f in plan.faults))
+    verdict = ~wrong
+    return found.with_columns(**plan.values).with_columns(verdict.alias(ACCEPTED))
 
 
 def accepted() -> pl.Expr:
     """Return whether a judged row is accepted: Boolean, never null."""
-    return pl.col(_ACCEPTED)
+    return pl.col(ACCEPTED)
 
 
 def accept(judged: pl.LazyFrame, plan: Plan) -> pl.LazyFrame:
@@ -531,131 +537,3 @@ def _of_fault(told: Iterable[pl.Expr]) -> pl.Expr:
     """Return, of one expression for each fault, that of the fault in `fault`."""
     fault = pl.col("fault")
     return pl.coalesce(pl.when(fault == n).then(expr) for n, expr in enumerate(told))
-
-# %% ../../nbs/10_judge.ipynb #d8d124f1
-@dataclass(frozen=True)
-class Glance:
-    """A quick conversion of one cell.
-
-    Attributes:
-        value: The typed value, where it is sure.
-        sure: Whether the careful conversion would give the same value: Boolean, never null.
-    """
-
-    value: pl.Expr
-    sure: pl.Expr
-
-# %% ../../nbs/10_judge.ipynb #ea596a11
-_SHAPES: Final = {
-    "%Y-%m-%d": "8999-19-39",
-    "%Y-%m-%dT%H:%M:%SZ": "8999-19-39T29:59:59Z",
-    "%Y-%m-%dT%H:%M:%S": "8999-19-39T29:59:59",
-    "%Y-%m-%d %H:%M:%S": "8999-19-39 29:59:59",
-}
-
-
-def _word(byte: Callable[[str], int], text: str, dtype: pl.DataType) -> pl.Expr:
-    """Return the number that a byte for each letter of a text makes, as a literal."""
-    return pl.lit(int.from_bytes(bytes(map(byte, text)), "little"), dtype=dtype)
-
-
-def _has_shape(text: pl.Expr, shape: str) -> pl.Expr:
-    """Return whether text has digits, none too large, and marks where the shape has them.
-
-    What stands before the last 16 (or 8) bytes is a part of the year. Only its first letter is
-    looked at; the conversion takes nothing but digits before the first dash.
-    """
-    dtype, size = (pl.UInt128(), 16) if len(shape) > 16 else (pl.UInt64(), 8)  # noqa: PLR2004
-    end = shape[-size:]
-    mask = _word(lambda letter: 0xF0 if letter.isdigit() else 0xFF, end, dtype)
-    marks = _word(lambda letter: 0x30 if letter.isdigit() else ord(letter), end, dtype)
-    missing = _word(lambda letter: 0xF - int(letter) if letter.isdigit() else 0, end, dtype)
-    word = text.cast(pl.Binary).bin.tail(size).bin.reinterpret(dtype=dtype)
-    fits = (word & mask == marks) & ((word + missing) & mask == marks)
-    return fits & (text.str.len_bytes() == len(shape)) & (text >= "1") & (text < "9")
-
-
-def _skeleton(text: str) -> str:
-    return re.sub("[0-9]", "0", text)
-
-
-def _glance_at_timestamp(schema: RecordSchema, hint: str | None) -> Glance | None:
-    """Return the glance for the shape that a sample of the column has; None for no such shape."""
-    shapes = {_skeleton(shape): (pattern, shape) for pattern, shape in _SHAPES.items()}
-    known = shapes.get(_skeleton(hint or ""))
-    if schema.timestamp_formats[0] != ISO_8601 or known is None:
-        return None
-    pattern, shape = known
-    text = _found("timestamp")
-    time = text.str.to_datetime(pattern, strict=False, time_unit="us")
-    value = _localize(time, "UTC" if pattern.endswith("Z") else schema.time_zone)
-    return Glance(value, _has_shape(text, shape) & value.is_not_null())
-
-# %% ../../nbs/10_judge.ipynb #e483a3bf
-def _glance_at_amount(schema: RecordSchema) -> Glance | None:
-    """Return the glance for plain numbers; None where other ways of writing are declared."""
-    marked = schema.decimal_mark is not Mark.POINT or schema.thousands_mark or schema.currency
-    if marked or schema.minimum is not None or schema.maximum is not None:
-        return None
-    text = _found("amount")
-    digits, places = AMOUNT_DIGITS - schema.scale, schema.scale
-    value = text.cast(pl.Decimal(DECIMAL_DIGITS, schema.scale), strict=False)
-    return Glance(
-        value, text.str.contains(rf"^[+-]?[0-9]{{1,{digits}}}(?:\.[0-9]{{0,{places}}})?$")
-    )
-
-# %% ../../nbs/10_judge.ipynb #6e95cdc7
-_SPACES: Final = (("\x7f", "\xa1"), ("\u1680", "\u3001"))
-
-
-def _glance_at_category(schema: RecordSchema) -> Glance | None:
-    """Return the glance for text that is kept as it is; None where it is changed or compared."""
-    if schema.trim or schema.rename or schema.categories is not None:
-        return None
-    text = _found("category")
-    blank = (text.is_between(pl.lit(low), pl.lit(high), closed="left") for low, high in _SPACES)
-    return Glance(text, (text >= "!") & ~pl.any_horizontal(blank))
-
-# %% ../../nbs/10_judge.ipynb #8f1e525f
-def glances(
-    plan: Plan, schema: RecordSchema, dtypes: Mapping[str, pl.DataType], hint: str | None = None
-) -> dict[str, Glance]:
-    """Compile the glance at each role; a cell without a quick form is converted with care.
-
-    Args:
-        plan: The compiled schema.
-        schema: The declaration.
-        dtypes: The source's columns and their types.
-        hint: A timestamp of the source, as an example of how they are written.
-    """
-    quick: dict[str, Glance | None] = {}
-    if dtypes[schema.timestamp] == pl.String:
-        quick["timestamp"] = _glance_at_timestamp(schema, hint)
-    if dtypes[schema.amount] == pl.String:
-        quick["amount"] = _glance_at_amount(schema)
-    if dtypes[schema.category] == pl.String:
-        quick["category"] = _glance_at_category(schema)
-    careful = {role: Glance(value, value.is_not_null()) for role, value in plan.values.items()}
-    return careful | {role: glance for role, glance in quick.items() if glance is not None}
-
-
-def glance_over(found: pl.LazyFrame, plan: Plan, quick: Mapping[str, Glance]) -> pl.LazyFrame:
-    """Convert the rows that are certainly right, and tell which those are.
-
-    Returns:
-        The frame that `judge` returns; but a row that is not accepted is undecided, and
-        belongs before `judge`.
-    """
-    others = plan.faults[len(plan.values) :]
-    sure = pl.all_horizontal(
-        pl.col(BROKEN).is_null(),
-        *(glance.sure.fill_null(value=False) for glance in quick.values()),
-        *(~fault.fails for fault in others),
-    )
-    values = {role: glance.value for role, glance in quick.items()}
-    return found.with_columns(**values).with_columns(sure.alias(_ACCEPTED))
-
-
-def undecided(glanced: pl.LazyFrame, plan: Plan) -> pl.LazyFrame:
-    """Return the rows that a glance could not decide, as `find` found them."""
-    return glanced.filter(~accepted()).drop(*plan.values, _ACCEPTED)

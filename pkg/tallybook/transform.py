@@ -19,17 +19,14 @@ import polars as pl
 
 from .errors import ErrorCode, GateError, ProcessingError, SourceError, ValidationError
 from .files import check_output, write_frame
+from .glance import Glance, glance_over, glances, second_plan, undecided, with_care
 from tallybook.judge import (
-    Glance,
-    find,
-    glance_over,
-    glances,
-    undecided,
     Plan,
     accept,
     accepted,
     category_cell,
     compile_schema,
+    find,
     judge,
     plan_of,
     reject,
@@ -81,7 +78,7 @@ class _Question:
     every: Period | None
     time_zone: str
     spread: bool
-    inside: pl.Expr
+    inside: pl.Expr | None
     on_progress: OnProgress
 
 
@@ -99,17 +96,19 @@ def _telling(on_progress: OnProgress) -> Callable[[pl.DataFrame], pl.DataFrame]:
     return tell
 
 
-def _account(judged: pl.LazyFrame, inside: pl.Expr, on_progress: OnProgress) -> pl.LazyFrame:
+def _account(judged: pl.LazyFrame, inside: pl.Expr | None, on_progress: OnProgress) -> pl.LazyFrame:
     """Plan the numbers of rows read, accepted, and accepted but outside the dates."""
-    flags = judged.select(accepted=accepted(), outside=accepted() & ~inside)
-    told = flags.map_batches(
-        _telling(on_progress),
-        streamable=True,
-        predicate_pushdown=False,
-        projection_pushdown=False,
-        slice_pushdown=False,
-    )
-    return told.select(
+    outside = pl.lit(value=False) if inside is None else accepted() & ~inside
+    flags = judged.select(accepted=accepted(), outside=outside)
+    if on_progress is not _ignore:
+        flags = flags.map_batches(
+            _telling(on_progress),
+            streamable=True,
+            predicate_pushdown=False,
+            projection_pushdown=False,
+            slice_pushdown=False,
+        )
+    return flags.select(
         rows_read=pl.len().cast(pl.Int64),
         rows_accepted=pl.col("accepted").cast(pl.Int64).sum(),
         rows_outside=pl.col("outside").cast(pl.Int64).sum(),
@@ -142,16 +141,17 @@ def _tally_chunk(
             _aggregate(glanced, plan, question),
             _account(glanced, question.inside, question.on_progress),
             ids,
-            undecided(glanced, plan).sink_parquet(aside, lazy=True),
+            undecided(glanced, quick).sink_parquet(aside, lazy=True),
         ],
         engine="streaming",
     )
-    judged = judge(pl.scan_parquet(aside), plan)
+    second = second_plan(pl.scan_parquet(aside), plan)
+    judged = judge(pl.scan_parquet(aside), second)
     careful, looked_at, _ = pl.collect_all(
         [
-            _aggregate(judged, plan, question),
+            _aggregate(judged, second, question),
             _account(judged, question.inside, _ignore),
-            reject(judged, plan).sink_parquet(part, lazy=True),
+            reject(judged, second).sink_parquet(part, lazy=True),
         ],
         engine="streaming",
     )
@@ -166,8 +166,10 @@ def _tally_chunk(
 
 
 def _aggregate(judged: pl.LazyFrame, plan: Plan, question: _Question) -> pl.LazyFrame:
-    counted = accept(judged.filter(question.inside), plan)
-    return aggregate(counted, question.every, question.time_zone, spread=question.spread)
+    counted = judged if question.inside is None else judged.filter(question.inside)
+    return aggregate(
+        accept(counted, plan), question.every, question.time_zone, spread=question.spread
+    )
 
 
 @dataclass(frozen=True)
@@ -184,21 +186,14 @@ def _plan(chunk: Chunk, schema: RecordSchema | None) -> tuple[Plan, dict[str, Gl
     if schema is None:
         schema = RecordSchema(category="line")
         plan = plan_of([category_cell(schema)])
-        return plan, {
-            role: Glance(value, value.is_not_null()) for role, value in plan.values.items()
-        }
+        return plan, with_care(plan)
     check_columns(schema, chunk.dtypes, source=chunk.source)
     plan = compile_schema(schema, chunk.dtypes)
-    return plan, glances(plan, schema, chunk.dtypes, _hint(chunk, schema))
+    sample = find(chunk.head(_SAMPLE_ROWS), plan, chunk.source).collect()
+    return plan, glances(plan, schema, sample)
 
 
-def _hint(chunk: Chunk, schema: RecordSchema) -> str | None:
-    """Return a timestamp from the first rows, as an example of how they are written."""
-    head = chunk.head(_HINT_ROWS).select(pl.col(schema.timestamp).cast(pl.String)).collect()
-    return next(iter(head.to_series().drop_nulls()), None)
-
-
-_HINT_ROWS: Final = 100
+_SAMPLE_ROWS: Final = 100
 
 
 def _again(unique: str | None, seen: pl.Series) -> pl.Expr | None:
@@ -336,7 +331,9 @@ def tally_source(
         )
     if rejects_path is not None:
         check_output(rejects_path, (".csv", ".parquet"))
-    question = _Question(every, time_zone, spread, within(since, until, time_zone), on_progress)
+    unbounded = since is None and until is None
+    inside = None if unbounded else within(since, until, time_zone)
+    question = _Question(every, time_zone, spread, inside, on_progress)
     with tempfile.TemporaryDirectory(prefix="tallybook-") as folder:
         tallied = _tally_chunks(
             _corrected(source, corrections), schema or RecordSchema(), question, Path(folder)

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.rows import CELL, records
 
 from tallybook.errors import SchemaError
 from tallybook.judge import (
@@ -20,12 +21,9 @@ from tallybook.judge import (
     category_cell,
     compile_schema,
     find,
-    glance_over,
-    glances,
     judge,
     reject,
     timestamp_cell,
-    undecided,
 )
 from tallybook.schema import RecordSchema, Rule, amount_limit
 
@@ -354,48 +352,11 @@ class TestTypedTimestamps:
             timestamp_cell(RecordSchema(), pl.Int64())
 
 
-def records(rows, columns=("timestamp", "category", "amount")):
-    """Make what a source hands over, all text."""
-    frame = pl.LazyFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
-    number = pl.int_range(1, pl.len() + 1, dtype=pl.Int64).alias(ROW)
-    return frame.with_columns(number, pl.lit(None, dtype=pl.String).alias(BROKEN))
-
-
 def judged_of(frame, schema=None):
     plan = compile_schema(schema or RecordSchema(), frame.collect_schema())
     unique = schema.unique if schema else None
     again = ~pl.col(unique).is_first_distinct() if unique else None
     return judge(find(frame, plan, "x.csv", again), plan), plan
-
-
-CELL = st.one_of(
-    st.none(),
-    st.sampled_from(["2026-03-01", "1.50", "tea", "", "n/a", "1e99", "2026-02-30", "=cmd"]),
-    st.text(max_size=5),
-)
-
-
-GLANCED_TIME = st.one_of(
-    CELL,
-    st.datetimes(min_value=datetime(1, 1, 1)).map(lambda moment: f"{moment:%Y-%m-%dT%H:%M:%SZ}"),
-    st.datetimes(min_value=datetime(2026, 3, 29), max_value=datetime(2026, 3, 29, 4)).map(str),
-    st.dates().map(str),
-    st.sampled_from(["2026-02-30T00:00:00Z", "2026-03-01T23:59:60Z", "9999-12-31 23:59:59"]),
-    st.sampled_from(["2026- 3-01", "2026-03-1 ", "+2026-3-01", "2\xa026-03-01", "٢026-03-01"]),
-    st.from_regex(
-        r"[12+ -][0-9 ]{3}-[0-9 :;]{2}-[0-9 \t]{2}([T ][0-9 ]{2}:[0-9 /]{2}:[0-9 +]{2}Z?)?",
-        fullmatch=True,
-    ),
-)
-GLANCED_NUMBER = st.one_of(
-    CELL,
-    st.decimals(allow_nan=False, allow_infinity=False, places=3).map(str),
-    st.from_regex(r"[+-]?[0-9]{1,30}(\.[0-9]{0,20})?", fullmatch=True),
-    st.from_regex(r"[+-]?[0-9]{0,9}\.?[0-9]{0,12}[eE][+-]?[0-9]{1,5}", fullmatch=True),
-    st.from_regex(r"-?0?\.0{0,9}[0-9]{0,4}", fullmatch=True),
-)
-STRANGE_LETTERS = " a\t\x7f\x85\xa0é\u1680\u2003\u3000茶"
-GLANCED_NAME = st.one_of(CELL, st.text(alphabet=STRANGE_LETTERS, max_size=3))
 
 
 class TestJudging:
@@ -459,55 +420,6 @@ class TestJudging:
         turned_away = set(reject(judged, plan).collect()["row"])
         assert kept | turned_away == set(range(1, len(rows) + 1))
         assert not kept & turned_away
-
-    @given(
-        st.lists(st.tuples(GLANCED_TIME, GLANCED_NAME, GLANCED_NUMBER), max_size=12),
-        st.sampled_from(["UTC", "Europe/Berlin"]),
-        st.sampled_from([0, 2, 9, 18]),
-        st.booleans(),
-    )
-    def test_a_glance_is_never_mistaken(self, rows, zone, scale, trim):
-        """What it accepts, the careful look accepts, with the same values."""
-        schema = RecordSchema(time_zone=zone, scale=scale, trim=trim)
-        frame = records(rows)
-        plan = compile_schema(schema, frame.collect_schema())
-        found = find(frame, plan, "x.csv")
-        careful = judge(found, plan).collect()
-        for hint in ["2026-03-29", "2026-03-29T02:30:00Z", "2026-03-29 02:30:00", "x", None]:
-            quick = glances(plan, schema, frame.collect_schema(), hint)
-            glanced = glance_over(found, plan, quick)
-            sure = glanced.filter(accepted()).collect()
-            assert sure.equals(careful.filter(pl.col(ROW).is_in(sure[ROW].implode())))
-            aside = undecided(glanced, plan).collect()
-            assert aside.height + sure.height == len(rows)
-
-    def test_ways_of_writing_that_are_declared_get_the_careful_look(self):
-        """The glance knows plain numbers and untouched names only."""
-        schema = RecordSchema(decimal_mark=",", timestamp_formats=("%d.%m.%Y",), categories=("a",))
-        frame = records([("01.03.2026", "a", "1,50"), ("01.03.2026", "b", "1.50")])
-        plan = compile_schema(schema, frame.collect_schema())
-        quick = glances(plan, schema, frame.collect_schema(), "01.03.2026")
-        glanced = glance_over(find(frame, plan, "x.csv"), plan, quick)
-        assert glanced.filter(accepted()).collect()["amount"].to_list() == [Decimal("1.50")]
-
-    def test_typed_columns_are_converted_as_they_are(self):
-        """There is nothing to glance at."""
-        frame = records([("2026-03-01", "1", "5")]).with_columns(
-            pl.col("timestamp").str.to_date(), pl.col("category", "amount").cast(pl.Int64)
-        )
-        plan = compile_schema(RecordSchema(), frame.collect_schema())
-        quick = glances(plan, RecordSchema(), frame.collect_schema())
-        glanced = glance_over(find(frame, plan, "x.csv"), plan, quick)
-        assert accept(glanced, plan).collect().height == 1
-
-    def test_plain_rows_need_no_second_look(self):
-        """Or the glance would be of no use."""
-        rows = [("2026-03-01T09:30:00Z", "tea", "-12.50"), ("2026-03-01T09:30:00Z", "a b", "7")]
-        frame = records(rows)
-        plan = compile_schema(RecordSchema(), frame.collect_schema())
-        quick = glances(plan, RecordSchema(), frame.collect_schema(), rows[0][0])
-        glanced = glance_over(find(frame, plan, "x.csv"), plan, quick)
-        assert glanced.filter(accepted()).collect().height == 2
 
     @given(st.lists(st.tuples(CELL, CELL, CELL), min_size=1, max_size=8))
     def test_a_cell_is_rejected_whatever_stands_beside_it(self, rows):
