@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import IO, Final, NamedTuple
 
 import polars as pl
@@ -194,49 +195,46 @@ def is_plain(file: Plain, layout: Layout) -> bool:
     return bool(lines.select(fits.all()).collect(engine="streaming").item())
 
 # %% ../../nbs/13_delimited.ipynb #3cc33c7b
-_PORTION: Final = 1 << 18
+def _count(text: bytes, mark: str) -> int:
+    """Count a one-letter mark; Polars takes it for the end of lines, and counts those quickly."""
+    stretches = pl.scan_csv(
+        text,
+        has_header=False,
+        schema={"stretch": pl.String},
+        separator="," if mark != "," else ";",
+        quote_char=None,
+        eol_char=mark,
+    )
+    found = int(stretches.select(pl.len()).collect(engine="streaming").item())
+    return found if text.endswith(mark.encode()) else found - 1
 
 
-def _is_bare(file: Plain) -> bool:
-    """Return whether a file has no quote, and no CR but in CR LF."""
-    returns, line_ends, start, last = 0, 0, 0, b""
-    while portion := os.pread(file.fileno(), _PORTION, start):
-        if b'"' in portion:
-            return False
-        if last == b"\r" or b"\r" in portion:
-            returns += portion.count(b"\r")
-            line_ends += (last + portion).count(b"\r\n")
-        start, last = start + len(portion), portion[-1:]
-    return returns == line_ends
+def _are_regular(lines: bytes, layout: Layout) -> bool:
+    """Return whether lines have no quote, no CR but in CR LF, and the delimiters of full lines."""
+    if b'"' in lines or (b"\r" in lines and lines.count(b"\r") > lines.count(b"\r\n")):
+        return False
+    records = _count(lines, "\n") + (not lines.endswith(b"\n"))
+    return _count(lines, layout.delimiter) == records * (len(layout.columns) - 1)
 
 
-def _stretches(file: Plain, mark: str) -> int:
-    """Count what a one-letter mark ends; Polars takes it for a line end, and counts quickly."""
-    with file.scanned() as scanned:
-        stretches = pl.scan_csv(
-            scanned,
-            has_header=False,
-            schema={"stretch": pl.String},
-            separator="," if mark != "," else ";",
-            quote_char=None,
-            eol_char=mark,
-        )
-    return int(stretches.select(pl.len()).collect(engine="streaming").item())
+_AT_ONCE: Final = 2
 
 
-def seems_regular(file: Plain, layout: Layout) -> bool:
+def seems_regular(name: str, file: Plain, layout: Layout) -> bool:
     """Return whether a file without quotes has the delimiters of lines that are all full.
 
     If so, and no line has more cells than there are columns, none has fewer.
     """
     if len(layout.columns) == 1 or not _begins_plainly(file):
         return False
-    with ThreadPoolExecutor() as pool:
-        bare = pool.submit(_is_bare, file)
-        cells, lines = pool.map(lambda mark: _stretches(file, mark), (layout.delimiter, "\n"))
-    last = os.pread(file.fileno(), 1, os.fstat(file.fileno()).st_size - 1)
-    delimiters = cells - (last != layout.delimiter.encode())
-    return bare.result() and delimiters == lines * (len(layout.columns) - 1)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        seen = [
+            pool.submit(lambda a, b: _are_regular(os.pread(file.fileno(), b - a, a), layout), *ends)
+            for ends in pairwise(check_lines(name, file))
+        ]
+        regular = all(one.result() for one in seen)
+        pool.shutdown(cancel_futures=True)
+    return regular
 
 # %% ../../nbs/13_delimited.ipynb #a6bdb51d
 def _scan(content: IO[bytes] | bytes, layout: Layout, quote: str | None) -> pl.LazyFrame:
@@ -329,7 +327,7 @@ def _careful(name: str, file: Plain, layout: Layout) -> Iterator[Chunk]:
 
 def _chunks(name: str, file: Plain, layout: Layout) -> Iterator[Chunk]:
     with reading_text(name, file):
-        hopeful = seems_regular(file, layout)
+        hopeful = seems_regular(name, file, layout)
         plain = hopeful or is_plain(file, layout)
     if hopeful:
         yield Chunk(
