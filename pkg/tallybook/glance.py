@@ -141,15 +141,20 @@ def with_care(plan: Plan) -> dict[str, Glance]:
 
 def _sure_of(glance: Glance, role: str, sample: pl.DataFrame) -> int:
     """Return the number of a sample's rows that a glance is sure of."""
-    converted = sample.lazy().with_columns(glance.value.alias(role))
-    return int(converted.select(glance.sure.sum()).collect().item())
+    converted = sample.with_columns(glance.value.alias(role))
+    return int(converted.select(glance.sure.sum()).item())
 
 
 def _best(role: str, careful: Glance, quick: Sequence[Glance], sample: pl.DataFrame) -> Glance:
-    sure = [_sure_of(glance, role, sample) for glance in quick]
-    most = max(sure, default=0)
-    enough = most and 2 * most >= _sure_of(careful, role, sample)
-    return quick[sure.index(most)] if enough else careful
+    best, most = careful, 0
+    for glance in quick:
+        sure = _sure_of(glance, role, sample)
+        if sure > most:
+            best, most = glance, sure
+        if sure == sample.height:
+            break
+    half = 2 * most >= sample.height or 2 * most >= _sure_of(careful, role, sample)
+    return best if half else careful
 
 
 def glances(plan: Plan, schema: RecordSchema, sample: pl.DataFrame) -> dict[str, Glance]:
