@@ -227,14 +227,16 @@ def seems_regular(name: str, file: Plain, layout: Layout) -> bool:
     """
     if len(layout.columns) == 1 or not _begins_plainly(file):
         return False
+
+    def look(start: int, end: int) -> bool:
+        return _are_regular(os.pread(file.fileno(), end - start, start), layout)
+
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        seen = [
-            pool.submit(lambda a, b: _are_regular(os.pread(file.fileno(), b - a, a), layout), *ends)
-            for ends in pairwise(check_lines(name, file))
-        ]
-        regular = all(one.result() for one in seen)
-        pool.shutdown(cancel_futures=True)
-    return regular
+        try:
+            looks = [pool.submit(look, *ends) for ends in pairwise(check_lines(name, file))]
+            return all(one.result() for one in looks)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/13_delimited.ipynb #a6bdb51d
 def _scan(content: IO[bytes] | bytes, layout: Layout, quote: str | None) -> pl.LazyFrame:

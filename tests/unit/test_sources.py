@@ -344,6 +344,15 @@ class TestDelimited:
             (tmp_path / "a.csv").write_bytes(body.encode())
             assert seems_regular("a", open_plain(tmp_path / "a.csv"), layout) is fine
 
+    @pytest.mark.parametrize("first", ["x", "x" * (1 << 20)])
+    def test_the_head_of_a_long_file_is_its_first_rows(self, tmp_path: Path, first: str):
+        """Also where the first row alone is longer than what is read for it."""
+        (tmp_path / "a.csv").write_text(f"a,b\n{first},1\n" + "y,\n" * (1 << 19))
+        [chunk] = open_source(tmp_path / "a.csv").chunks()
+        head = chunk.head(3).collect()
+        assert head.select("a", "b").rows() == [(first, "1"), ("y", None), ("y", None)]
+        assert head[ROW].to_list() == [1, 2, 3]
+
     @pytest.mark.parametrize("used", ["amount", "note"])
     def test_a_row_too_long_makes_up_for_none_too_short(self, tmp_path: Path, used: str):
         """Not even where they are ragged in a column that nobody asks for."""
