@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 import polars as pl
+from polars.exceptions import PolarsError
 
 from .errors import SchemaError
 from tallybook.schema import (
@@ -19,6 +20,7 @@ from tallybook.schema import (
     ISO_8601,
     Mark,
     RecordSchema,
+    Rule,
     amount_limit,
 )
 
@@ -436,6 +438,38 @@ def plan_of(cells: Iterable[Cell], schema: RecordSchema | None = None) -> Plan:
     return Plan(found, values, tuple(faults))
 
 
+def _check_rule(rule: Rule, dtypes: Mapping[str, pl.DataType]) -> None:
+    """Raise unless a rule judges one record at a time.
+
+    Polars takes the first row before it computes a column, and not after, only if no other row
+    can matter. It says so in its plan.
+    """
+    nothing = pl.LazyFrame(schema=dtypes)
+    try:
+        (told,) = nothing.select(rule.condition).collect().dtypes
+        plan = nothing.with_columns(rule.condition.alias(rule.name)).head(1).explain()
+    except PolarsError as error:
+        what = str(error).partition("\n")[0]
+        raise SchemaError(f"rule {rule.name!r} cannot be applied: {what}") from error
+    if told != pl.Boolean:
+        raise SchemaError(f"rule {rule.name!r} gives {told}, not true or false")
+    if not plan.lstrip().startswith("WITH_COLUMNS"):
+        raise SchemaError(
+            f"rule {rule.name!r} looks at more than one record. Sums, neighbours and ranks depend on "
+            "what is read together; a condition is about one record"
+        )
+
+
+def _check_rules(schema: RecordSchema, dtypes: Mapping[str, pl.DataType]) -> None:
+    measured = dtypes[schema.amount].is_float()
+    known: dict[str, pl.DataType] = {name: dtypes[name] for name in schema.others}
+    known["timestamp"] = pl.Datetime("us", "UTC")
+    known["category"] = pl.String()
+    known["amount"] = pl.Float64() if measured else pl.Decimal(DECIMAL_DIGITS, schema.scale)
+    for rule in schema.rules:
+        _check_rule(rule, known)
+
+
 def compile_schema(schema: RecordSchema, dtypes: Mapping[str, pl.DataType]) -> Plan:
     """Compile a schema for the types that a source's columns have.
 
@@ -444,8 +478,10 @@ def compile_schema(schema: RecordSchema, dtypes: Mapping[str, pl.DataType]) -> P
         dtypes: The source's columns and their types.
 
     Raises:
-        SchemaError: When a column's type cannot hold its role.
+        SchemaError: When a column's type cannot hold its role, or a rule is no condition on one
+            record.
     """
+    _check_rules(schema, dtypes)
     cells = (
         timestamp_cell(schema, dtypes[schema.timestamp]),
         category_cell(schema),

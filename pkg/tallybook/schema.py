@@ -24,6 +24,8 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    WithJsonSchema,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -81,32 +83,51 @@ class Mark(StrEnum):
 
 
 class Rule(BaseModel):
-    """A condition of one's own that every record has to meet.
+    """A condition of one's own that every record has to meet, in SQL or as an expression.
 
     Examples:
         >>> Rule(name="sign", holds="amount > 0 OR category = 'refund'", reason="negative sale")
         Rule(name='sign', holds="amount > 0 OR category = 'refund'", reason='negative sale')
+        >>> cap = Rule(name="cap", holds=pl.col("amount") < pl.col("limit"), reason="too dear")
+        >>> RecordSchema(rules=(cap,)).others
+        ['limit']
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     name: str = Field(min_length=1, description="What the rule is called.")
-    holds: str = Field(description="A condition in Polars SQL, over roles and other columns.")
+    holds: Annotated[str | pl.Expr, WithJsonSchema({"type": "string"})] = Field(
+        description="A condition in Polars SQL, over roles and other columns."
+    )
     reason: str = Field(min_length=1, description="What stands in the rejects when it fails.")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rule) and self.model_dump() == other.model_dump()
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.reason))
 
     @property
     def condition(self) -> pl.Expr:
         """The condition as a Polars expression."""
-        return pl.sql_expr(self.holds)
+        return pl.sql_expr(self.holds) if isinstance(self.holds, str) else self.holds
+
+    @field_serializer("holds")
+    def _as_text(self, holds: str | pl.Expr) -> str:
+        return str(holds)
 
     @field_validator("holds")
     @classmethod
-    def _check_sql(cls, sql: str) -> str:
+    def _check_condition(cls, holds: str | pl.Expr) -> str | pl.Expr:
         try:
-            pl.sql_expr(sql)
+            condition = pl.sql_expr(holds) if isinstance(holds, str) else holds
         except PolarsError as error:
             raise ValueError(f"not a condition in Polars SQL: {error}") from error
-        return sql
+        if any(name.startswith("_POLARS_TMP") for name in condition.meta.root_names()):
+            raise ValueError("a condition cannot ask a query of its own")
+        if condition.meta.has_multiple_outputs():
+            raise ValueError("a condition gives one value for a record, not several")
+        return holds
 
 
 class RecordSchema(BaseModel):

@@ -6,18 +6,29 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
 import polars as pl
+from polars.exceptions import InvalidOperationError
 
-from .errors import ErrorCode, GateError, ProcessingError, SourceError, ValidationError
+from tallybook.errors import (
+    ErrorCode,
+    GateError,
+    ProcessingError,
+    SchemaError,
+    SourceError,
+    ValidationError,
+)
 from .files import check_output, write_frame
 from .glance import Glance, glance_over, glances, second_plan, undecided, with_care
 from tallybook.judge import (
@@ -135,7 +146,7 @@ def _tally_chunk(
     found = find(chunk.frame, plan, chunk.source, _again(unique, seen))
     glanced = glance_over(found, plan, quick)
     ids = found.select(pl.col(unique).cast(pl.String)).unique() if unique else pl.LazyFrame([seen])
-    aside = part.with_suffix(".aside")
+    aside, unfinished = part.with_suffix(".aside"), part.with_suffix(".unfinished")
     sure, read, ids_here, _ = pl.collect_all(
         [
             _aggregate(glanced, plan, question),
@@ -151,11 +162,12 @@ def _tally_chunk(
         [
             _aggregate(judged, second, question),
             _account(judged, question.inside, _ignore),
-            reject(judged, second).sink_parquet(part, lazy=True),
+            reject(judged, second).sink_parquet(unfinished, lazy=True),
         ],
         engine="streaming",
     )
     aside.unlink()
+    unfinished.rename(part)
     rejected = pl.scan_parquet(part).select(rows_rejected=pl.col("row").n_unique().cast(pl.Int64))
     account = (
         pl.concat([read, looked_at])
@@ -334,17 +346,33 @@ def tally_source(
     unbounded = since is None and until is None
     inside = None if unbounded else within(since, until, time_zone)
     question = _Question(every, time_zone, spread, inside, on_progress)
-    with tempfile.TemporaryDirectory(prefix="tallybook-") as folder:
+    with _scratch_folder() as folder:
         tallied = _tally_chunks(
-            _corrected(source, corrections), schema or RecordSchema(), question, Path(folder)
+            _corrected(source, corrections), schema or RecordSchema(), question, folder
         )
         if corrections is not None:
             check_used(corrections, tallied.accounts)
         if max_rejects is not None:
             check_rejects(tallied, max_rejects)
         if rejects_path is not None:
-            _write_rejects(pl.scan_parquet(Path(folder) / "*.parquet"), tallied, rejects_path)
+            _write_rejects(pl.scan_parquet(folder / "*.parquet"), tallied, rejects_path)
     return tallied
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """Make a folder for as long as it is needed. A scan that has failed may still write to it."""
+    folder = Path(tempfile.mkdtemp(prefix="tallybook-"))
+    try:
+        yield folder
+    finally:
+        for _ in range(_TRIES):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+
+
+_TRIES: Final = 1000
 
 
 def _corrected(source: Source, corrections: pl.DataFrame | None) -> Source:
@@ -364,6 +392,16 @@ def _write_rejects(rejects: pl.LazyFrame, tallied: Tallied, path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _rule_failed(chunk: Chunk, schema: RecordSchema, error: Exception) -> SchemaError:
+    """Return the error for a rule that came upon a value it can do nothing with."""
+    rules = " or ".join(repr(rule.name) for rule in schema.rules)
+    what = str(error).partition("\n")[0]
+    return SchemaError(
+        f"{chunk.source}: rule {rules} failed: {what}. Where CAST fails, TRY_CAST gives null, and the "
+        "rule does not hold"
+    )
+
+
 def _tally_chunks(
     source: Source, schema: RecordSchema, question: _Question, folder: Path
 ) -> Tallied:
@@ -371,10 +409,16 @@ def _tally_chunks(
     pieces: list[_Piece] = []
     seen = pl.Series("ids", [], dtype=pl.String)
     declared = None if source.items else schema
+    numbers = count()  # also of attempts that fail, as a scan that failed may still be writing
 
     def tally(chunk: Chunk) -> _Piece:
-        part = folder / f"{len(pieces):08}.parquet"
-        return _tally_chunk(chunk, declared, question, seen, part)
+        part = folder / f"{next(numbers):08}.parquet"
+        try:
+            return _tally_chunk(chunk, declared, question, seen, part)
+        except InvalidOperationError as error:
+            if declared is None or not declared.rules:
+                raise
+            raise _rule_failed(chunk, declared, error) from error
 
     with reading(source.name):
         for chunk in source.chunks():

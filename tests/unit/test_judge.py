@@ -377,6 +377,43 @@ class TestJudging:
         judged, plan = judged_of(frame, schema)
         assert reject(judged, plan).collect()["column"].to_list() == ["source"]
 
+    @pytest.mark.parametrize(
+        ("holds", "message"),
+        [
+            ("amount < 10 * AVG(amount)", "more than one record"),
+            ("COUNT(*) > 2", "more than one record"),
+            ("amount = FIRST(amount)", "more than one record"),
+            ("amount > LAG(amount) OVER (ORDER BY timestamp)", "more than one record"),
+            ("amount + 1", "true or false"),
+            ("LENGTH(category)", "true or false"),
+            ("category > 5", "cannot compare string with numeric type"),
+            (pl.col("amount") < pl.col("amount").max(), "more than one record"),
+        ],
+    )
+    def test_a_rule_that_cannot_judge_a_record_is_refused(self, holds, message):
+        """Before anything is read: it would judge by whatever happens to be read together."""
+        schema = RecordSchema(rules=(Rule(name="odd", holds=holds, reason="odd"),))
+        with pytest.raises(SchemaError, match=f"rule 'odd'.*{message}"):
+            judged_of(records([("2026-03-01", "a", "1")]), schema)
+
+    @pytest.mark.parametrize(
+        "holds",
+        [
+            "amount > 0 AND category NOT IN ('a', 'b')",
+            "EXTRACT(year FROM timestamp) = 2026",
+            "CASE WHEN amount > 0 THEN category = 'tea' ELSE TRUE END",
+            "TRY_CAST(category AS INT) IS NULL",
+            "ROUND(amount, 2) = amount AND amount % 2 = 1",
+            "1 = 1",
+            pl.col("category").str.starts_with("t"),
+        ],
+    )
+    def test_conditions_on_one_record(self, holds):
+        """In SQL or as an expression."""
+        schema = RecordSchema(rules=(Rule(name="fine", holds=holds, reason="no"),))
+        judged, plan = judged_of(records([("2026-03-01", "tea", "1")]), schema)
+        assert accept(judged, plan).collect().height == 1
+
     def test_a_broken_record_has_one_reason_and_its_text(self):
         """Its cells are not judged: there are none."""
         frame = records([(None, None, None)]).with_columns(pl.lit("{half").alias(BROKEN))

@@ -3,6 +3,7 @@
 from decimal import Decimal
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from tallybook.errors import SchemaError
@@ -57,6 +58,15 @@ class TestDeclaration:
             ({"thousands_mark": "."}, "cannot both group digits and end them"),
             ({"minimum": 5, "maximum": 4}, "minimum 5 is above maximum 4"),
             ({"rules": ({"name": "x", "holds": "amount >", "reason": "y"},)}, "Polars SQL"),
+            (
+                {"rules": ({"name": "x", "holds": "category IN (SELECT 1)", "reason": "y"},)},
+                "query",
+            ),
+            (
+                {"rules": ({"name": "x", "holds": pl.col("a", "b") > 0, "reason": "y"},)},
+                "one value",
+            ),
+            ({"rules": ({"name": "x", "holds": 7, "reason": "y"},)}, "valid string"),
             ({"scale": 19}, "less than or equal to 18"),
             ({"amout": "fare"}, "Extra inputs are not permitted"),
         ],
@@ -78,6 +88,20 @@ class TestDeclaration:
         """One bound, or two that are equal."""
         assert RecordSchema(minimum=1).maximum is None
         assert RecordSchema(minimum=1, maximum=1).minimum == Decimal(1)
+
+    def test_a_rule_may_be_an_expression(self):
+        """It is compared, printed and stored like one in SQL."""
+        rule = Rule(name="cap", holds=pl.col("amount") < pl.col("limit"), reason="too dear")
+        assert RecordSchema(rules=(rule,)).others == ["limit"]
+        same = Rule(name="cap", holds=pl.col("amount") < pl.col("limit"), reason="too dear")
+        assert RecordSchema(rules=(rule,)) == RecordSchema(rules=(same,))
+        other = Rule(name="cap", holds=pl.col("amount") > pl.col("limit"), reason="too dear")
+        assert rule != other
+        assert rule != "cap"
+        assert hash(rule) == hash(same)
+        stored = rule.model_dump(mode="json")
+        assert stored["holds"] == '[(col("amount")) < (col("limit"))]'
+        assert Rule.model_json_schema()["properties"]["holds"]["type"] == "string"
 
     def test_other_columns_are_those_that_anything_needs(self):
         """Once each; roles in rules are no columns."""

@@ -2,6 +2,8 @@
 
 import csv
 import gzip
+import shutil
+import tempfile
 from collections import Counter
 from datetime import date, datetime
 from decimal import Decimal
@@ -22,7 +24,7 @@ from tallybook.errors import (
     ValidationError,
 )
 from tallybook.records import BATCH_ROWS, Source
-from tallybook.schema import RecordSchema
+from tallybook.schema import RecordSchema, Rule
 from tallybook.transform import (
     check_conservation,
     describe_reasons,
@@ -184,6 +186,66 @@ class TestRejects:
         assert counts(tallied) == (3, 2, 1, 0)
         assert tallied.totals["total_amount"].item() == Decimal("0.2")
         assert "record: 1 not a record" in describe_reasons(tallied.reasons)
+
+
+class TestFailures:
+    """A run that fails says why, and leaves nothing behind."""
+
+    @pytest.fixture
+    def scratch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Where the folders for the time of a run are made."""
+        folder = tmp_path / "scratch"
+        folder.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        return folder
+
+    @pytest.mark.parametrize("repeat", range(5))
+    def test_a_rule_that_fails_on_a_value(self, tmp_path: Path, scratch: Path, repeat: int):
+        """The rule is to blame, not the file; what helps is said."""
+        (tmp_path / "a.csv").write_text(
+            "timestamp,category,amount,n\n2026-01-01,a,1,5\n2026-01-02,b,2,x\n"
+        )
+        rule = Rule(name="big", holds="CAST(n AS INT) > 3", reason="too small")
+        with pytest.raises(SchemaError, match=r"a\.csv: rule 'big' failed: .*TRY_CAST gives null"):
+            tally_source(tmp_path / "a.csv", schema=RecordSchema(rules=(rule,)))
+        assert not list(scratch.iterdir())
+
+    def test_without_rules_it_is_the_source(
+        self, week: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """Whatever Polars cannot do with it."""
+
+        def fail(*_: object) -> None:
+            raise pl.exceptions.InvalidOperationError("cannot be done")
+
+        monkeypatch.setattr(transform, "_tally_chunk", fail)
+        with pytest.raises(SourceError, match=r"week\.csv: cannot be done"):
+            tally_source(week)
+
+    def test_what_a_scan_leaves_behind_late_goes_too(
+        self, week: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """It may still write for a moment after it has failed."""
+        remove, tried = shutil.rmtree, []
+
+        def too_early(folder: Path, **options: bool) -> None:
+            tried.append(folder)
+            if len(tried) > 1:
+                remove(folder, **options)
+
+        monkeypatch.setattr(shutil, "rmtree", too_early)
+        assert counts(tally_source(week)) == (6, 4, 2, 0)
+        assert len(tried) == 2
+        assert not list(scratch.iterdir())
+
+    def test_a_folder_that_cannot_go_stops_no_run(
+        self, week: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        """The totals are there; somebody else tidies up."""
+        monkeypatch.setattr(transform, "_TRIES", 2)
+        monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        assert counts(tally_source(week)) == (6, 4, 2, 0)
+        assert len(list(scratch.iterdir())) == 1
 
 
 CELLS = st.tuples(
