@@ -116,9 +116,11 @@ class Rule(BaseModel):
     def _as_text(self, holds: str | pl.Expr) -> str:
         return str(holds)
 
-    @field_validator("holds")
+    @field_validator("holds", mode="before")
     @classmethod
-    def _check_condition(cls, holds: str | pl.Expr) -> str | pl.Expr:
+    def _check_condition(cls, holds: object) -> str | pl.Expr:
+        if not isinstance(holds, str | pl.Expr):
+            raise ValueError(f"{holds!r} is not a condition in Polars SQL")  # noqa: TRY004 - pydantic
         try:
             condition = pl.sql_expr(holds) if isinstance(holds, str) else holds
         except PolarsError as error:

@@ -66,7 +66,7 @@ class TestDeclaration:
                 {"rules": ({"name": "x", "holds": pl.col("a", "b") > 0, "reason": "y"},)},
                 "one value",
             ),
-            ({"rules": ({"name": "x", "holds": 7, "reason": "y"},)}, "valid string"),
+            ({"rules": ({"name": "x", "holds": 7, "reason": "y"},)}, "7 is not a condition"),
             ({"scale": 19}, "less than or equal to 18"),
             ({"amout": "fare"}, "Extra inputs are not permitted"),
         ],
