@@ -121,8 +121,8 @@ def _account(judged: pl.LazyFrame, inside: pl.Expr | None, on_progress: OnProgre
         )
     return flags.select(
         rows_read=pl.len().cast(pl.Int64),
-        rows_accepted=pl.col("accepted").cast(pl.Int64).sum(),
-        rows_outside=pl.col("outside").cast(pl.Int64).sum(),
+        rows_accepted=pl.col("accepted").sum().cast(pl.Int64),
+        rows_outside=pl.col("outside").sum().cast(pl.Int64),
     )
 
 
