@@ -169,13 +169,15 @@ def _line_pattern(layout: Layout) -> str:
     return rf"^{cell}(?:{mark}{cell}){{{len(layout.columns) - 1}}}$"
 
 
-def _begins_plainly(file: Plain) -> bool:
+def _begins_plainly(file: Plain, layout: Layout) -> bool:
     """Return whether the header is the first line, and records follow as Polars expects."""
     head = text_view(file)
     header = next(head)
     if next(head, "").startswith("\ufeff"):  # Polars would drop this letter
         return False
-    return bool(header.strip("\r\n")) and not header.endswith("\r")
+    line = header.rstrip("\r\n")
+    whole = line and re.fullmatch(_line_pattern(layout), line)
+    return bool(whole) and not header.endswith("\r")
 
 
 def is_plain(file: Plain, layout: Layout) -> bool:
@@ -184,7 +186,7 @@ def is_plain(file: Plain, layout: Layout) -> bool:
     Blank lines, ragged rows, quoted line ends, stray quotes and lines that end in CR alone all
     make a file not plain, and so do more than a hundred columns.
     """
-    if len(layout.columns) > _WIDEST or not _begins_plainly(file):
+    if len(layout.columns) > _WIDEST or not _begins_plainly(file, layout):
         return False
     line = pl.col("line")
     fits = line.str.contains(_line_pattern(layout))
@@ -213,8 +215,11 @@ def _are_regular(lines: bytes, layout: Layout) -> bool:
     """Return whether lines have no quote, no CR but in CR LF, and the delimiters of full lines."""
     if b'"' in lines or (b"\r" in lines and lines.count(b"\r") > lines.count(b"\r\n")):
         return False
-    records = _count(lines, "\n") + (not lines.endswith(b"\n"))
-    return _count(lines, layout.delimiter) == records * (len(layout.columns) - 1)
+    mark, in_each = layout.delimiter, len(layout.columns) - 1
+    without_end = lines[lines.rfind(b"\n") + 1 :]
+    if without_end and without_end.count(mark.encode()) != in_each:
+        return False  # Polars takes no notice of one delimiter too many at the end of the file
+    return _count(lines, mark) == (_count(lines, "\n") + bool(without_end)) * in_each
 
 
 _AT_ONCE: Final = 2
@@ -225,7 +230,7 @@ def seems_regular(name: str, file: Plain, layout: Layout) -> bool:
 
     If so, and no line has more cells than there are columns, none has fewer.
     """
-    if len(layout.columns) == 1 or not _begins_plainly(file):
+    if len(layout.columns) == 1 or not _begins_plainly(file, layout):
         return False
 
     def look(start: int, end: int) -> bool:

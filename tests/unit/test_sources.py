@@ -283,6 +283,7 @@ class TestDelimited:
     @example('a,b\n1,"x"\n"",\n')
     @example("a,b\n\ufeff1,2\n")
     @example("a\n\n1\n")
+    @example('"\n"\r"')
     @given(st.text(alphabet='a1,;"\n\r\ufeff\0', min_size=1, max_size=40))
     def test_the_quick_reader_is_used_only_where_it_agrees(self, tmp_path_factory, text: str):
         """Cell by cell, row by row, for every text there is."""
@@ -307,6 +308,7 @@ class TestDelimited:
     @example([["a", "b"], ["1", "2", "3"], ["4"]], "\n", True)
     @example([["a", "b", "c"], ["", "2", "3", ""], ["", ""]], "\r\n", False)
     @example([["a", "b"], ["1", "2"], ["1", "2", "3"], ["4"]], "\n", True)
+    @example([["a", "b"], ["", ""], [""], ["", "", ""]], "\n", False)
     @given(
         st.lists(
             st.lists(st.sampled_from(["", "a", "é", "1\r", "\r", '"']), min_size=1, max_size=4),
