@@ -9,9 +9,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
 from typing import Final
 
 import polars as pl
+import polars.selectors as cs
 
 from .judge import ACCEPTED, BROKEN, Plan, accepted, as_found, localize
 from .schema import AMOUNT_DIGITS, DECIMAL_DIGITS, ISO_8601, Mark, RecordSchema
@@ -41,6 +44,7 @@ _SHAPES: Final = {
     "%Y-%m-%d": "9999-99-99",
 }
 _WORD: Final = 4
+_UPPER_HALF: Final = 0xF0
 
 
 def _number(byte: Callable[[str], int], letters: str) -> pl.Expr:
@@ -48,29 +52,30 @@ def _number(byte: Callable[[str], int], letters: str) -> pl.Expr:
     return pl.lit(int.from_bytes(bytes(map(byte, letters)), "little"), dtype=pl.UInt32)
 
 
-def _fits(word: pl.Expr, letters: str) -> pl.Expr:
-    """Return whether a word has digits, none too large, and marks where some letters have them."""
-    mask = _number(lambda letter: 0xF0 if letter.isdigit() else 0xFF, letters)
-    marks = _number(lambda letter: 0x30 if letter.isdigit() else ord(letter), letters)
-    fits = word & mask == marks
-    if not re.search("[0-8]", letters):
-        return fits
-    missing = _number(lambda letter: 0xF - int(letter) if letter.isdigit() else 0, letters)
-    return fits & ((word + missing) & mask == marks)
+def _odd(word: pl.Expr, letters: str) -> pl.Expr:
+    """Return a word whose bytes have an upper half where they are not of the kind of some letters.
+
+    A digit below 9 among them is the largest that its byte may be.
+    """
+    if re.search("[0-8]", letters):
+        word = word + _number(
+            lambda letter: 15 - int(letter) if letter in "012345678" else 0, letters
+        )
+    return word ^ _number(lambda letter: ord(letter) & _UPPER_HALF, letters)
 
 
-def _has_shape(text: pl.Expr, shape: str) -> pl.Expr:
-    """Return whether text has a shape, from the dash after the year on or a bit before."""
+def _has_kinds(text: pl.Expr, shape: str) -> pl.Expr:
+    """Return whether text has letters of the kinds of a shape, from the fifth on or one before."""
     words, rest = divmod(len(shape), _WORD)
     found = text.cast(pl.Binary)
     whole = found.bin.tail(words * _WORD) if rest else found
     parts = whole.bin.reinterpret(dtype=pl.Array(pl.UInt32, words))
-    first = 0 if rest else 1
-    fits = [
-        _fits(parts.arr.get(n), shape[rest + n * _WORD : rest + (n + 1) * _WORD])
-        for n in range(first, words)
-    ]
-    return pl.all_horizontal(*fits, *([text.str.len_bytes() == len(shape)] if rest else []))
+    odd = (
+        _odd(parts.arr.get(n), shape[rest + n * _WORD : rest + (n + 1) * _WORD])
+        for n in range(0 if rest else 1, words)
+    )
+    fits = reduce(or_, odd) & _number(lambda _: _UPPER_HALF, "." * _WORD) == 0
+    return fits & (text.str.len_bytes() == len(shape)) if rest else fits
 
 # %% ../../nbs/11_glance.ipynb #0cde53ce
 _YEARS: Final = datetime(1000, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
@@ -85,7 +90,7 @@ def _times(schema: RecordSchema) -> list[Glance]:
     for pattern, shape in _SHAPES.items():
         clock = text.str.to_datetime(pattern, strict=False, time_unit="us")
         value = localize(clock, "UTC" if pattern.endswith("Z") else schema.time_zone)
-        quick.append(Glance(value, _has_shape(text, shape) & time.is_between(*_YEARS)))
+        quick.append(Glance(value, _has_kinds(text, shape) & time.is_between(*_YEARS)))
     return quick
 
 # %% ../../nbs/11_glance.ipynb #4ccfcacf
@@ -106,16 +111,18 @@ def _is_exact(text: pl.Expr, units: pl.Expr, scale: int) -> pl.Expr:
 # %% ../../nbs/11_glance.ipynb #9140fc4f
 def _amounts(schema: RecordSchema) -> list[Glance]:
     """Return glances for short and for plain numbers; none where others are declared."""
-    marked = schema.decimal_mark is not Mark.POINT or schema.thousands_mark or schema.currency
-    if marked or schema.minimum is not None or schema.maximum is not None:
+    if schema.decimal_mark is not Mark.POINT or schema.thousands_mark or schema.currency:
         return []
-    text, places = as_found("amount"), schema.scale
+    text, amount, places = as_found("amount"), pl.col("amount"), schema.scale
     value = text.cast(pl.Decimal(DECIMAL_DIGITS, places), strict=False)
-    units = pl.col("amount").to_physical().abs()
+    units = amount.to_physical().abs()
+    short = _is_exact(text, units, places) & (units < 10**AMOUNT_DIGITS)
     plain = rf"^[+-]?[0-9]{{1,{AMOUNT_DIGITS - places}}}(?:\.[0-9]{{0,{places}}})?$"
+    bounds = [amount >= schema.minimum] if schema.minimum is not None else []
+    bounds += [amount <= schema.maximum] if schema.maximum is not None else []
     return [
-        Glance(value, _is_exact(text, units, places) & (units < 10**AMOUNT_DIGITS)),
-        Glance(value, text.str.contains(plain)),
+        Glance(value, pl.all_horizontal(sure, *bounds))
+        for sure in (short, text.str.contains(plain))
     ]
 
 # %% ../../nbs/11_glance.ipynb #4cb7aa17
@@ -218,7 +225,7 @@ def undecided(glanced: pl.LazyFrame, quick: Mapping[str, Glance]) -> pl.LazyFram
     values = {_known(role): pl.when(sure[role]).then(role) for role in quick}
     unread = {f"found_{role}": pl.when(~sure[role]).then(as_found(role)) for role in quick}
     rows = glanced.filter(~accepted()).with_columns(**values, **unread)
-    return rows.drop(*quick, *map(_sure, quick), ACCEPTED)
+    return rows.drop(*quick, *map(_sure, quick), ACCEPTED).with_columns(cs.string() + "")
 
 
 def second_plan(aside: pl.LazyFrame, plan: Plan) -> Plan:

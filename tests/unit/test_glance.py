@@ -144,6 +144,15 @@ class TestWhatItIsGoodFor:
         """Whatever shape they all have."""
         assert sure_rows([(time, name, amount)] * 3) == [1, 2, 3]
 
+    @pytest.mark.parametrize("amount", ["7", "123456789.123456"])
+    def test_amounts_in_a_declared_range(self, amount):
+        """Bounds are two comparisons more; a row beyond them is left to care."""
+        low, high = RecordSchema(minimum=amount), RecordSchema(maximum=amount)
+        for schema in (low, high, RecordSchema(minimum=amount, maximum=amount)):
+            rows = [(SHAPES[0], "tea", text) for text in (amount, f"{amount}1", f"-{amount}")]
+            assert 1 in sure_rows(rows, schema, rows[:1])
+            assert mistaken(rows, schema, rows[:1]) == 0
+
     def test_the_shape_of_most_rows_is_chosen(self):
         """One date at the beginning is not the shape of the file."""
         rows = [("2026-03-01", "tea", "1"), *[(SHAPES[0], "tea", "1")] * 3]
@@ -181,6 +190,15 @@ class TestWhatItIsGoodFor:
 
 class TestSecondLook:
     """What was sure stays, and is not done again."""
+
+    def test_what_is_set_aside_holds_on_to_nothing(self):
+        """One row in a thousand takes up the memory of one row in a thousand."""
+        name = "a category with a long name"
+        rows = [(SHAPES[0], name, "1")] * 20_000 + [("yesterday, in the evening", name, "1")]
+        found, plan, quick = compiled(rows, sample=rows[:1])
+        aside = undecided(glance_over(found, plan, quick), quick).collect()
+        assert aside["found_timestamp"].to_list() == ["yesterday, in the evening"]
+        assert aside.estimated_size() < 1000
 
     def test_sure_cells_come_with_their_value(self):
         """And without their text, which nobody needs any more."""
