@@ -32,7 +32,7 @@ from tallybook.spool import (
 
 # %% auto #0
 __all__ = ['DELIMITERS', 'Written', 'take_apart', 'detect_delimiter', 'column_names', 'Layout', 'read_layout', 'is_plain',
-           'seems_regular', 'open_delimited']
+           'rows_if_regular', 'open_delimited']
 
 # %% ../../nbs/13_delimited.ipynb #e4000216
 class Written(NamedTuple):
@@ -211,37 +211,51 @@ def _count(text: bytes, mark: str) -> int:
     return found if text.endswith(mark.encode()) else found - 1
 
 
-def _are_regular(lines: bytes, layout: Layout) -> bool:
-    """Return whether lines have no quote, no CR but in CR LF, and the delimiters of full lines."""
+def _delimiters(lines: bytes, layout: Layout, *, all_full: bool) -> int | None:
+    """Count delimiters; None where there is a quote, a CR but in CR LF, or no full last line."""
     if b'"' in lines or (b"\r" in lines and lines.count(b"\r") > lines.count(b"\r\n")):
-        return False
+        return None
     mark, in_each = layout.delimiter, len(layout.columns) - 1
     without_end = lines[lines.rfind(b"\n") + 1 :]
     if without_end and without_end.count(mark.encode()) != in_each:
-        return False  # Polars takes no notice of one delimiter too many at the end of the file
-    return _count(lines, mark) == (_count(lines, "\n") + bool(without_end)) * in_each
+        return None  # Polars takes no notice of one delimiter too many at the end of the file
+    found = _count(lines, mark)
+    if all_full and found != (_count(lines, "\n") + bool(without_end)) * in_each:
+        return None
+    return found
 
 
 _AT_ONCE: Final = 2
 
 
-def seems_regular(name: str, file: Plain, layout: Layout) -> bool:
-    """Return whether a file without quotes has the delimiters of lines that are all full.
+def rows_if_regular(name: str, file: Plain, layout: Layout) -> int | None:
+    """Return how many rows a file without quotes has if they are all full.
 
-    If so, and no line has more cells than there are columns, none has fewer.
+    That is what its delimiters are enough for. If no row has more cells than there are columns,
+    and there are no more rows than that, none has fewer.
+
+    Returns:
+        The number without the header; None for a file that is not so regular.
     """
     if len(layout.columns) == 1 or not _begins_plainly(file, layout):
-        return False
+        return None
 
-    def look(start: int, end: int) -> bool:
-        return _are_regular(os.pread(file.fileno(), end - start, start), layout)
+    def look(start: int, end: int) -> int | None:
+        lines = os.pread(file.fileno(), end - start, start)
+        return _delimiters(lines, layout, all_full=start == 0)
 
+    found = 0
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
             looks = [pool.submit(look, *ends) for ends in pairwise(check_lines(name, file))]
-            return all(one.result() for one in looks)
+            for one in looks:
+                if (here := one.result()) is None:
+                    return None
+                found += here
         finally:
             pool.shutdown(cancel_futures=True)
+    rows, rest = divmod(found, len(layout.columns) - 1)
+    return None if rest else rows - 1
 
 # %% ../../nbs/13_delimited.ipynb #a6bdb51d
 def _scan(content: IO[bytes] | bytes, layout: Layout, quote: str | None) -> pl.LazyFrame:
@@ -334,14 +348,15 @@ def _careful(name: str, file: Plain, layout: Layout) -> Iterator[Chunk]:
 
 def _chunks(name: str, file: Plain, layout: Layout) -> Iterator[Chunk]:
     with reading_text(name, file):
-        hopeful = seems_regular(name, file, layout)
-        plain = hopeful or is_plain(file, layout)
-    if hopeful:
+        rows = rows_if_regular(name, file, layout)
+        plain = rows is not None or is_plain(file, layout)
+    if rows is not None:
         yield Chunk(
             name,
             _hopeful(file, layout),
             otherwise=lambda: _careful(name, file, layout),
             sample=_head(file, layout),
+            rows=rows,
         )
     elif plain:
         yield Chunk(name, _quick(file, layout))

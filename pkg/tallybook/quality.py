@@ -12,7 +12,7 @@ import polars as pl
 
 from .errors import ValidationError
 from .judge import ROW, find, judge, plan_of, timestamp_cell
-from .records import Chunk, ReadOptions, attempt
+from .records import Chunk, ReadOptions, attempt, confirm
 from .schema import RecordSchema
 from .sources import open_source
 from .types import Period
@@ -37,7 +37,10 @@ def _dated(chunk: Chunk, schema: RecordSchema, rows: pl.DataFrame) -> pl.DataFra
     """Return `source`, `row`, `timestamp` and `dated_by` for a chunk's rejected rows."""
     here = rows.filter(pl.col("source") == chunk.source).lazy()
     times = _times(chunk, schema)
-    own = here.join(times, on="row").collect(engine="streaming")
+    own, counted = pl.collect_all(
+        [here.join(times, on="row"), times.select(pl.len())], engine="streaming"
+    )
+    confirm(chunk, counted.item())
     lost = own.filter(pl.col("timestamp").is_null())
     known = own.drop_nulls("timestamp").with_columns(dated_by=pl.lit(OWN))
     if not lost.height:

@@ -12,13 +12,13 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, TypeVar
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PolarsError, ShapeError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from .judge import BROKEN, ROW
 
 # %% auto #0
-__all__ = ['BATCH_ROWS', 'Used', 'Delimiter', 'Encoding', 'EXACT', 'Chunk', 'Source', 'attempt', 'altered', 'Format',
+__all__ = ['BATCH_ROWS', 'Used', 'Delimiter', 'Encoding', 'EXACT', 'Chunk', 'Source', 'attempt', 'confirm', 'altered', 'Format',
            'ReadOptions', 'parse_json', 'cell_text', 'columns_of', 'text_frame']
 
 # %% ../../nbs/13_records.ipynb #b1194d86
@@ -37,12 +37,15 @@ class Chunk:
             and raises a Polars error if it is not: reads the same records with care.
         sample: Where the first rows of `frame` are not to be had without many others: a frame
             from which they are.
+        rows: How many rows `frame` has if the source is as regular as it seems, where that was
+            counted without reading it. Whoever reads all of them compares (see `confirm`).
     """
 
     source: str
     frame: pl.LazyFrame
     otherwise: Callable[[], Iterable[Chunk]] | None = None
     sample: pl.LazyFrame | None = None
+    rows: int | None = None
 
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
@@ -96,6 +99,20 @@ def attempt(chunk: Chunk, use: Callable[[Chunk], Used]) -> Iterator[Used]:
         yield from map(use, chunk.otherwise())
     else:
         yield from used
+
+
+def confirm(chunk: Chunk, rows: int) -> None:
+    """Raise unless a chunk had as many rows as were counted before.
+
+    Args:
+        chunk: The records.
+        rows: How many rows its frame turned out to have.
+
+    Raises:
+        ShapeError: It had more or fewer. To `attempt`, that is an error like any other of Polars.
+    """
+    if chunk.rows not in (None, rows):
+        raise ShapeError(f"{chunk.source}: {chunk.rows:,} rows were expected, there are {rows:,}")
 
 
 def altered(chunk: Chunk, alter: Callable[[Chunk], Chunk]) -> Chunk:

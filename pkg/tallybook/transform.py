@@ -44,7 +44,7 @@ from tallybook.judge import (
 )
 from .local import reading
 from .log import get_logger
-from .records import Chunk, ReadOptions, Source, altered, attempt
+from .records import Chunk, ReadOptions, Source, altered, attempt, confirm
 from .replay import check_used, correct
 from .schema import RecordSchema, check_columns
 from .sources import open_source
@@ -147,12 +147,14 @@ def _tally_chunk(
     glanced = glance_over(found, plan, quick)
     ids = found.select(pl.col(unique).cast(pl.String)).unique() if unique else pl.LazyFrame([seen])
     aside, unfinished = part.with_suffix(".aside"), part.with_suffix(".unfinished")
-    sure, read, ids_here, _ = pl.collect_all(
+    counts = question.inside is not None or question.on_progress is not _ignore
+    counting = [_account(glanced, question.inside, question.on_progress)]
+    sure, ids_here, _, *counted = pl.collect_all(
         [
             _aggregate(glanced, plan, question),
-            _account(glanced, question.inside, question.on_progress),
             ids,
-            undecided(glanced, quick).sink_parquet(aside, lazy=True),
+            undecided(glanced, quick).sink_parquet(aside, lazy=True, compression="uncompressed"),
+            *(counting if counts or chunk.rows is None else []),
         ],
         engine="streaming",
     )
@@ -162,11 +164,13 @@ def _tally_chunk(
         [
             _aggregate(judged, second, question),
             _account(judged, question.inside, _ignore),
-            reject(judged, second).sink_parquet(unfinished, lazy=True),
+            reject(judged, second).sink_parquet(unfinished, lazy=True, compression="uncompressed"),
         ],
         engine="streaming",
     )
     aside.unlink()
+    read = counted[0] if counted else _account_of(sure, looked_at)
+    confirm(chunk, read["rows_read"].item())
     unfinished.rename(part)
     rejected = pl.scan_parquet(part).select(rows_rejected=pl.col("row").n_unique().cast(pl.Int64))
     account = (
@@ -175,6 +179,13 @@ def _tally_chunk(
         .with_columns(pl.lit(chunk.source).alias("source"), rows_read=read["rows_read"])
     )
     return _Piece(merge(sure, careful), account.hstack(rejected.collect()), ids_here.to_series())
+
+
+def _account_of(sure: pl.DataFrame, looked_at: pl.DataFrame) -> pl.DataFrame:
+    """Return the account of a scan that did not count: totals of all that is sure, the rest beside."""
+    accepted_rows = int(sure["transaction_count"].sum())
+    rows_read = accepted_rows + looked_at["rows_read"].item()
+    return pl.DataFrame({"rows_read": rows_read, "rows_accepted": accepted_rows, "rows_outside": 0})
 
 
 def _aggregate(judged: pl.LazyFrame, plan: Plan, question: _Question) -> pl.LazyFrame:

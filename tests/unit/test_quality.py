@@ -5,6 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from tallybook import spool
 from tallybook.errors import ValidationError
 from tallybook.quality import (
     ABOVE,
@@ -71,6 +72,21 @@ class TestDays:
             (2, "2026-03-01"),
             (3, "2026-03-01"),
             (4, "2026-03-04"),
+        ]
+
+    def test_a_row_too_short_far_down(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The scan comes to the end, and has found a row more than were counted."""
+        path = tmp_path / "ragged.csv"
+        path.write_text(HEAD + "2026-03-01,tea,1\n" * 5 + "2026-03-02\n2026-03-04,,4\n")
+        monkeypatch.setattr(spool, "LONGEST", 64)
+        monkeypatch.setattr(spool, "_PIECE", 16)
+        _, rejects = rejected(path)
+        dated = date_rejects(rejects, path)
+        assert [(row, str(when)[:10]) for row, when in dated.select("row", "timestamp").rows()] == [
+            (6, "2026-03-01"),
+            (7, "2026-03-04"),
         ]
 
     def test_nothing_is_lost(self, stall: Path) -> None:

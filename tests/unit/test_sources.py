@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from datetime import date
 from decimal import Decimal
 from itertools import chain
 from pathlib import Path
@@ -21,7 +22,7 @@ from polars.exceptions import PolarsError
 from tests.hostile.workbook import workbook
 
 from tallybook import delimited, spool
-from tallybook.delimited import Layout, column_names, is_plain, seems_regular, take_apart
+from tallybook.delimited import Layout, column_names, is_plain, rows_if_regular, take_apart
 from tallybook.errors import SourceError
 from tallybook.judge import BROKEN, ROW, Reason
 from tallybook.local import SUFFIXES, Format, file_format
@@ -319,12 +320,16 @@ class TestDelimited:
         st.booleans(),
     )
     def test_a_hopeful_scan_agrees_or_stops(self, tmp_path_factory, rows, end, closed):
-        """Whichever columns are asked for."""
+        """Whichever columns are asked for; or it finds more rows than there are delimiters for."""
         path = tmp_path_factory.getbasetemp() / "hopeful.csv"
         path.write_bytes((end.join(map(",".join, rows)) + end * closed).encode() or b"\n")
         file = open_plain(path)
         layout = Layout(",", tuple(f"c{place}" for place in range(len(rows[0]))))
-        if not seems_regular("q", file, layout):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(spool, "LONGEST", 16)
+            patch.setattr(spool, "_PIECE", 4)
+            counted = rows_if_regular("q", file, layout)
+        if counted is None:
             return
         careful = pl.concat(one.frame for one in delimited._careful("q", file, layout)).collect()
         for wanted in ([ROW, *layout.columns], [ROW, "c0"], [ROW, layout.columns[-1]]):
@@ -332,19 +337,49 @@ class TestDelimited:
                 quick = delimited._hopeful(file, layout).select(wanted).collect()
             except PolarsError:
                 assert careful[BROKEN].null_count() < careful.height
-            else:
-                assert careful[BROKEN].null_count() == careful.height
+                continue
+            assert (careful[BROKEN].null_count() == careful.height) is (quick.height == counted)
+            if quick.height == counted:
                 assert quick.rows() == careful.select(wanted).rows()
 
-    @pytest.mark.parametrize("text", ["a,b\r\n1,é\r\n", "a,b\n1,2\n3,4"])
-    def test_stretch_by_stretch(self, tmp_path: Path, text: str, monkeypatch):
+    @pytest.mark.parametrize(
+        ("text", "rows"), [("a,b\r\n1,é\r\n", 1), ("a,b\n1,2\n3,4", 2), ("a,b\n", 0)]
+    )
+    def test_stretch_by_stretch(self, tmp_path: Path, text: str, rows: int, monkeypatch):
         """A long file is looked at in stretches of whole lines."""
         monkeypatch.setattr(spool, "LONGEST", 8)
         monkeypatch.setattr(spool, "_PIECE", 4)
         layout = Layout(",", ("a", "b"))
-        for body, fine in ((text, True), (f"{text}\n3,4\r", False), (f"{text}\n,,", False)):
+        for body, found in ((text, rows), (f"{text}\n3,4\r", None), (f"{text}\n,,", None)):
             (tmp_path / "a.csv").write_bytes(body.encode())
-            assert seems_regular("a", open_plain(tmp_path / "a.csv"), layout) is fine
+            assert rows_if_regular("a", open_plain(tmp_path / "a.csv"), layout) == found
+
+    def test_the_first_stretch_is_looked_at_more_closely(self, tmp_path: Path, monkeypatch):
+        """Whoever only looks at the first rows never learns how many there are."""
+        layout = Layout(",", ("a", "b", "c"))
+        ragged = "a,b,c\n1,2,3\nx\n4,5,6\n"
+        (tmp_path / "a.csv").write_text(ragged)
+        (tmp_path / "b.csv").write_text(ragged.replace("x\n", "4,5,6\n") + "x\n")
+        monkeypatch.setattr(spool, "LONGEST", 16)
+        monkeypatch.setattr(spool, "_PIECE", 4)
+        assert rows_if_regular("a", open_plain(tmp_path / "a.csv"), layout) is None
+        assert rows_if_regular("b", open_plain(tmp_path / "b.csv"), layout) == 3
+
+    @pytest.mark.parametrize(
+        "asked", [{}, {"since": date(2013, 1, 1)}, {"on_progress": lambda rows: None}]
+    )
+    def test_a_row_too_short_far_down_is_found(self, tmp_path: Path, asked, monkeypatch):
+        """The scan takes its cells for empty, and finds a row more than were counted."""
+        path = tmp_path / "a.csv"
+        path.write_text("timestamp,category,amount\n" + "2013-01-01,a,1\n" * 5 + "2013-01-02\n")
+        monkeypatch.setattr(spool, "LONGEST", 64)
+        monkeypatch.setattr(spool, "_PIECE", 16)
+        [chunk] = open_source(path).chunks()
+        assert (chunk.rows, chunk.frame.collect().height) == (5, 6)
+        tallied = tally_source(path, **asked)
+        assert tallied.accounts.row(0)[1:4] == (6, 5, 1)
+        [(reason, value)] = tallied.reasons.select("reason", "first_value").rows()
+        assert (reason, value) == (Reason.BROKEN, "2013-01-02")
 
     @pytest.mark.parametrize("first", ["x", "x" * (1 << 20)])
     def test_the_head_of_a_long_file_is_its_first_rows(self, tmp_path: Path, first: str):
