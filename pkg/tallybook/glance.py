@@ -65,7 +65,7 @@ def _odd(word: pl.Expr, letters: str) -> pl.Expr:
 
 
 def _has_kinds(text: pl.Expr, shape: str) -> pl.Expr:
-    """Return whether text has letters of the kinds of a shape, from the fifth on or one before."""
+    """Return whether text has letters of the kinds of a shape, from the fifth on or a bit before."""
     words, rest = divmod(len(shape), _WORD)
     found = text.cast(pl.Binary)
     whole = found.bin.tail(words * _WORD) if rest else found
