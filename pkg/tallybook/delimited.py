@@ -207,7 +207,7 @@ def _count(text: bytes, mark: str) -> int:
         quote_char=None,
         eol_char=mark,
     )
-    found = int(stretches.select(pl.len()).collect(engine="streaming").item())
+    found = int(stretches.select(pl.len()).collect(engine="in-memory").item())
     return found if text.endswith(mark.encode()) else found - 1
 
 

@@ -326,6 +326,8 @@ def text_view(file: Plain) -> io.TextIOWrapper:
 
 # %% ../../nbs/13_spool.ipynb #3312e0b7
 LONGEST: Final = 1 << 24
+_STRETCH: Final = 1 << 22
+_PROBE: Final = 1 << 16
 
 
 @contextmanager
@@ -349,31 +351,35 @@ def reading_text(name: str, file: Plain) -> Iterator[None]:
 def check_lines(name: str, file: Plain) -> list[int]:
     """Raise when a line is longer than `LONGEST` bytes.
 
-    It looks for the last line end of each stretch of that length, and so reads very little.
+    It looks for the last line end of each stretch of the file, and so reads very little.
 
     Returns:
-        Offsets that part the file into stretches of whole lines, `LONGEST` bytes at most: its
-        beginning, where one stretch ends and the next begins, and its end.
+        Offsets that part the file into stretches of whole lines, 4 MiB at most unless a line is
+        longer: its beginning, where one stretch ends and the next begins, and its end.
 
     Raises:
         SourceError: Says where the line begins.
     """
     size, borders = os.fstat(file.fileno()).st_size, [0]
-    while size - (start := borders[-1]) > LONGEST:
-        end = _last_line_end(file, start)
-        if end < start:
+    short = min(_STRETCH, LONGEST)
+    while size - (start := borders[-1]) > short:
+        ends = (_after_lines(file, start, length) for length in (short, LONGEST))
+        end = next(filter(None, ends), None)
+        if end is None and size - start > LONGEST:
             raise unreadable(name, f"the line at byte {start:,} is longer than {LONGEST >> 20} MiB")
-        borders.append(end + 1)
+        if end is None or end == size:
+            break
+        borders.append(end)
     return [*borders, size]
 
 
-def _last_line_end(file: Plain, start: int) -> int:
-    """Return where the last line end of the next `LONGEST` bytes is, or -1."""
-    for low in range(start + LONGEST - _PIECE, start - 1, -_PIECE):
-        found = os.pread(file.fileno(), _PIECE, low).rfind(b"\n")
+def _after_lines(file: Plain, start: int, length: int) -> int | None:
+    """Return where the last line that ends within so many bytes has ended; None if none does."""
+    for low in range(start + length - _PROBE, start - 1, -_PROBE):
+        found = os.pread(file.fileno(), _PROBE, low).rfind(b"\n")
         if found >= 0:
-            return low + found
-    return -1
+            return low + found + 1
+    return None
 
 
 def _not_utf8(name: str, file: Plain) -> SourceError:

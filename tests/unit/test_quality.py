@@ -81,7 +81,7 @@ class TestDays:
         path = tmp_path / "ragged.csv"
         path.write_text(HEAD + "2026-03-01,tea,1\n" * 5 + "2026-03-02\n2026-03-04,,4\n")
         monkeypatch.setattr(spool, "LONGEST", 64)
-        monkeypatch.setattr(spool, "_PIECE", 16)
+        monkeypatch.setattr(spool, "_PROBE", 16)
         _, rejects = rejected(path)
         dated = date_rejects(rejects, path)
         assert [(row, str(when)[:10]) for row, when in dated.select("row", "timestamp").rows()] == [

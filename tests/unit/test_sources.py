@@ -328,7 +328,7 @@ class TestDelimited:
         layout = Layout(",", tuple(f"c{place}" for place in range(len(rows[0]))))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(spool, "LONGEST", 16)
-            patch.setattr(spool, "_PIECE", 4)
+            patch.setattr(spool, "_PROBE", 4)
             counted = rows_if_regular("q", file, layout)
         if counted is None:
             return
@@ -350,7 +350,7 @@ class TestDelimited:
     def test_stretch_by_stretch(self, tmp_path: Path, text: str, rows: int, monkeypatch):
         """A long file is looked at in stretches of whole lines."""
         monkeypatch.setattr(spool, "LONGEST", 8)
-        monkeypatch.setattr(spool, "_PIECE", 4)
+        monkeypatch.setattr(spool, "_PROBE", 4)
         layout = Layout(",", ("a", "b"))
         for body, found in ((text, rows), (f"{text}\n3,4\r", None), (f"{text}\n,,", None)):
             (tmp_path / "a.csv").write_bytes(body.encode())
@@ -363,7 +363,7 @@ class TestDelimited:
         (tmp_path / "a.csv").write_text(ragged)
         (tmp_path / "b.csv").write_text(ragged.replace("x\n", "4,5,6\n") + "x\n")
         monkeypatch.setattr(spool, "LONGEST", 16)
-        monkeypatch.setattr(spool, "_PIECE", 4)
+        monkeypatch.setattr(spool, "_PROBE", 4)
         assert rows_if_regular("a", open_plain(tmp_path / "a.csv"), layout) is None
         assert rows_if_regular("b", open_plain(tmp_path / "b.csv"), layout) == 3
 
@@ -375,7 +375,7 @@ class TestDelimited:
         path = tmp_path / "a.csv"
         path.write_text("timestamp,category,amount\n" + "2013-01-01,a,1\n" * 5 + "2013-01-02\n")
         monkeypatch.setattr(spool, "LONGEST", 64)
-        monkeypatch.setattr(spool, "_PIECE", 16)
+        monkeypatch.setattr(spool, "_PROBE", 16)
         [chunk] = open_source(path).chunks()
         assert (chunk.rows, chunk.frame.collect().height) == (5, 6)
         tallied = tally_source(path, **asked)
