@@ -147,14 +147,15 @@ def _tally_chunk(
     glanced = glance_over(found, plan, quick)
     ids = found.select(pl.col(unique).cast(pl.String)).unique() if unique else pl.LazyFrame([seen])
     aside, unfinished = part.with_suffix(".aside"), part.with_suffix(".unfinished")
-    counts = question.inside is not None or question.on_progress is not _ignore
-    counting = [_account(glanced, question.inside, question.on_progress)]
+    nobody_asks = question.inside is None and question.on_progress is _ignore
+    spared = nobody_asks and chunk.rows is not None
+    counting = [] if spared else [_account(glanced, question.inside, question.on_progress)]
     sure, ids_here, _, *counted = pl.collect_all(
         [
             _aggregate(glanced, plan, question),
             ids,
             undecided(glanced, quick).sink_parquet(aside, lazy=True, compression="uncompressed"),
-            *(counting if counts or chunk.rows is None else []),
+            *counting,
         ],
         engine="streaming",
     )
