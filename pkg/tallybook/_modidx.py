@@ -906,6 +906,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'tallybook.judge.accepted': ('judge.html#accepted', 'tallybook/judge.py'),
                                  'tallybook.judge.amount_cell': ('judge.html#amount_cell', 'tallybook/judge.py'),
                                  'tallybook.judge.as_found': ('judge.html#as_found', 'tallybook/judge.py'),
+                                 'tallybook.judge.bounds': ('judge.html#bounds', 'tallybook/judge.py'),
                                  'tallybook.judge.category_cell': ('judge.html#category_cell', 'tallybook/judge.py'),
                                  'tallybook.judge.compile_schema': ('judge.html#compile_schema', 'tallybook/judge.py'),
                                  'tallybook.judge.find': ('judge.html#find', 'tallybook/judge.py'),

@@ -16,7 +16,7 @@ from typing import Final
 import polars as pl
 import polars.selectors as cs
 
-from .judge import ACCEPTED, BROKEN, Plan, accepted, as_found, localize
+from .judge import ACCEPTED, BROKEN, Plan, accepted, as_found, bounds, localize
 from .schema import AMOUNT_DIGITS, DECIMAL_DIGITS, ISO_8601, Mark, RecordSchema
 
 # %% auto #0
@@ -118,10 +118,8 @@ def _amounts(schema: RecordSchema) -> list[Glance]:
     units = amount.to_physical().abs()
     short = _is_exact(text, units, places) & (units < 10**AMOUNT_DIGITS)
     plain = rf"^[+-]?[0-9]{{1,{AMOUNT_DIGITS - places}}}(?:\.[0-9]{{0,{places}}})?$"
-    bounds = [amount >= schema.minimum] if schema.minimum is not None else []
-    bounds += [amount <= schema.maximum] if schema.maximum is not None else []
     return [
-        Glance(value, pl.all_horizontal(sure, *bounds))
+        Glance(value, pl.all_horizontal(sure, *bounds(schema, amount)))
         for sure in (short, text.str.contains(plain))
     ]
 

@@ -25,7 +25,7 @@ from tallybook.schema import (
 )
 
 # %% auto #0
-__all__ = ['ROW', 'BROKEN', 'ACCEPTED', 'Reason', 'as_found', 'Cell', 'category_cell', 'amount_cell', 'localize',
+__all__ = ['ROW', 'BROKEN', 'ACCEPTED', 'Reason', 'as_found', 'Cell', 'category_cell', 'bounds', 'amount_cell', 'localize',
            'timestamp_cell', 'Fault', 'Plan', 'plan_of', 'compile_schema', 'find', 'judge', 'accepted', 'accept',
            'reject']
 
@@ -142,17 +142,21 @@ def _text_amount(schema: RecordSchema, text: pl.Expr) -> Cell:
     return _amount_cell(schema, checked, reason)
 
 
+def bounds(schema: RecordSchema, value: pl.Expr) -> list[pl.Expr]:
+    """Return the conditions that a declared range puts on an amount; none where none is declared."""
+    low = [] if schema.minimum is None else [value >= schema.minimum]
+    high = [] if schema.maximum is None else [value <= schema.maximum]
+    return low + high
+
+
 def _amount_cell(schema: RecordSchema, value: pl.Expr, reason: pl.Expr) -> Cell:
     """Add the declared range, which is the last thing that an amount can fail."""
-    welcome = pl.lit(value=True)
-    if schema.minimum is not None:
-        welcome = welcome & (value >= schema.minimum)
-    if schema.maximum is not None:
-        welcome = welcome & (value <= schema.maximum)
-    if schema.minimum is None and schema.maximum is None:
+    conditions = bounds(schema, value)
+    if not conditions:
         return Cell("amount", schema.amount, value, reason)
     said = _reasons_else((value.is_not_null(), Reason.OUT_OF_RANGE), otherwise=reason)
-    return Cell("amount", schema.amount, pl.when(welcome).then(value), said)
+    welcome = pl.when(pl.all_horizontal(*conditions)).then(value)
+    return Cell("amount", schema.amount, welcome, said)
 
 # %% ../../nbs/10_judge.ipynb #115a7702
 def _plain_text(schema: RecordSchema, text: pl.Expr) -> pl.Expr:
